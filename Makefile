@@ -1,0 +1,65 @@
+# `make help` lists the targets. `make run` and `make test` set everything up by themselves.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV ?= .venv
+# Searched only by targets that need it; a bare Debian gets its python3 here.
+PYTHON ?= $(shell tools/debian-part "tools/find-python newest" "python3 python3-venv" >&2 && tools/find-python newest)
+BIN := $(VENV)/bin
+CACHE := $(HOME)/.cache/tidegate
+POLICIES ?= examples/policies
+# Passed on to pytest: make test PYTEST="-k calendar -x"
+PYTEST ?=
+
+.PHONY: help setup run demo test coverage lint format check verify bench soak e2e generate lock docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: ## make .venv with the newest Python there is and install everything, hashed
+	@tools/setup "$(VENV)" "$(PYTHON)"
+
+run: setup ## serve the example policies from memory on 127.0.0.1:8081 (gRPC) and :8080 (admin)
+	@$(BIN)/tidegate serve --policies $(POLICIES) --grpc 127.0.0.1:8081 --admin 127.0.0.1:8080 --log-format console
+
+demo: setup ## a real Envoy in front of a small upstream, limited live; ends by itself
+	@$(BIN)/python -m examples.demo
+
+test: setup ## every test but e2e, in random order, with the coverage gates
+	@PYTEST="$(PYTEST)" tools/test "$(VENV)"
+
+e2e: setup ## a real Envoy asking the real service
+	@$(BIN)/python -m pytest e2e $(PYTEST)
+
+lint: setup ## guards, ruff, mypy, import contracts, sizes, generated files
+	@tools/lint "$(VENV)"
+
+format: setup ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+check: lint test ## what a commit must pass
+
+bench: setup ## load generator and micro benchmarks; tables here, JSON in build/bench
+	@tools/debian-part "command -v go" golang-go
+	@$(BIN)/python -m tests.benchmarks.run
+
+soak: setup ## the long form of the randomised tests
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties tests/contract $(PYTEST)
+
+generate: setup ## write what is made from the code: reference pages, descriptors
+	@$(BIN)/python tools/generate.py
+
+verify: setup ## fail when a generated file is not what the code says (verify-reference, verify-descriptors: one kind)
+	@$(BIN)/python tools/generate.py --check
+
+verify-%: setup
+	@$(BIN)/python tools/generate.py --check $*
+
+lock: setup ## resolve requirements/*.txt anew
+	@VENV="$(VENV)" tools/lock
+
+docs: setup generate ## run every code block of the docs
+	@$(BIN)/python -m pytest tests/docs $(PYTEST)
+
+clean: ## remove what the targets above made
+	@rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

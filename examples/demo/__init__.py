@@ -1,0 +1,1 @@
+"""Envoy being limited, live: `python -m examples.demo`."""

@@ -1,0 +1,1 @@
+"""Pure integer laws of limits: time is an argument, state is passed and returned."""

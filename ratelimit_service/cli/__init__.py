@@ -1,0 +1,1 @@
+"""The command line: `tidegate serve | check | validate | explain`."""

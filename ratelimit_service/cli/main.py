@@ -1,0 +1,44 @@
+"""The `tidegate` command and its subcommands.
+
+Each subcommand is imported when it is called: `serve` must not pay the memory of the tables that `check` draws.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Final
+
+import click
+
+_COMMANDS: Final = {
+    "serve": "ratelimit_service.cli.serve",
+    "check": "ratelimit_service.cli.check",
+    "validate": "ratelimit_service.cli.validate",
+    "explain": "ratelimit_service.cli.explain",
+}
+"""Subcommand → module that defines a click command of the same name."""
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None: there is none (click then says so and exits with 2)."""
+        if cmd_name not in _COMMANDS:
+            return None
+        # Read when grpc is imported: its core writes lines of its own to standard error, in no format of ours and one
+        # for each broken handshake. What matters of them is in the errors that it raises.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tidegate", message="tidegate %(version)s")
+def main() -> None:
+    """Rate limits for Envoy and Istio: serve policies, ask a running service, check policy files."""

@@ -1,0 +1,107 @@
+"""What `tidegate serve` can be told (DECISIONS 38): one table of flags.
+
+`FLAGS` is the only list: the command line, the environment, the settings and the reference page are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+MEMORY_STORE: Final = "memory://"
+"""`--store`: counts live in this process."""
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """One flag of `serve`.
+
+    Attributes:
+        name: `--` included.
+        default: Text that is decoded when neither flag nor environment says anything; empty: unset.
+        help: One line for `--help` and the reference.
+        separator: What parts the values in the environment; empty: the flag takes one value.
+        switch: Given without a value, it means `true`.
+        upstream_env: Name that envoyproxy/ratelimit reads, empty: none.
+    """
+
+    name: str
+    default: str
+    help: str
+    separator: str = ""
+    switch: bool = False
+    upstream_env: str = ""
+
+    @property
+    def environment(self) -> tuple[str, ...]:
+        """Names of environment variables, the first that is set counts."""
+        own = "TIDEGATE_" + self.name.removeprefix("--").replace("-", "_").upper()
+        return (own, self.upstream_env) if self.upstream_env else (own,)
+
+
+FLAGS: Final[tuple[Flag, ...]] = (
+    Flag("--policies", "", "File or folder of policies; may be repeated.", separator=":"),
+    Flag("--store", MEMORY_STORE, "Where hits are counted."),
+    Flag("--grpc", "0.0.0.0:8081", "HOST:PORT or unix:PATH that Envoy asks; may be repeated.", separator=","),
+    Flag("--admin", "0.0.0.0:8080", "HOST:PORT of health, metrics and debug pages."),
+    Flag("--transport", "grpcio", "Server that speaks gRPC."),
+    Flag("--grpc-tls-cert", "", "PEM file of the server's certificate chain."),
+    Flag("--grpc-tls-key", "", "PEM file of the server's private key."),
+    Flag("--grpc-client-ca", "", "PEM file of the CAs that clients must show a certificate of (mTLS)."),
+    Flag("--grpc-client-san", "", "Name that a client's certificate must carry; may be repeated.", separator=","),
+    Flag("--drain-delay", "5s", "How long to go on serving as NOT_SERVING after SIGTERM."),
+    Flag("--drain-grace", "25s", "When to exit at the latest after SIGTERM, the delay included."),
+    Flag("--store-max-keys", "1000000", "Keys that the memory store holds."),
+    Flag("--store-max-bytes", "200Mi", "Memory that the memory store holds."),
+    Flag("--slots", "1", "Most replicas that will share one store; no effect with memory://."),
+    Flag("--deadline", "10ms", "When a call is answered at the latest, whatever the store does."),
+    Flag("--compat", "none", "Count and fail exactly like another service: none or envoyproxy."),
+    Flag("--log-format", "json", "json or console."),
+    Flag("--log-level", "info", "debug, info, warning or error."),
+    Flag("--max-message-bytes", "4Mi", "Longest request that is read."),
+    Flag("--metrics-max-series", "20000", "Series that /metrics shows; what is beyond is counted as overflow."),
+    Flag(
+        "--start-without-policies",
+        "false",
+        "Start although the policies are bad or not there yet, unready until they are good.",
+        switch=True,
+    ),
+    Flag("--admin-expose", "", "Page that answers every address, not loopback only; may be repeated.", separator=","),
+    Flag("--shadow-mode", "false", "Reject nothing, report everything.", switch=True, upstream_env="SHADOW_MODE"),
+    Flag("--quota-mode", "false", "Treat every rule as a quota rule.", switch=True, upstream_env="QUOTA_MODE"),
+    Flag(
+        "--merge-domain-config",
+        "false",
+        "Let one domain stand in several files of envoyproxy/ratelimit YAML.",
+        switch=True,
+        upstream_env="MERGE_DOMAIN_CONFIG",
+    ),
+    Flag(
+        "--response-headers",
+        "false",
+        "Send RateLimit-Limit, -Remaining and -Reset with every answer.",
+        switch=True,
+        upstream_env="LIMIT_RESPONSE_HEADERS_ENABLED",
+    ),
+    Flag(
+        "--response-dynamic-metadata",
+        "false",
+        "Send dynamic metadata with every answer.",
+        switch=True,
+        upstream_env="RESPONSE_DYNAMIC_METADATA",
+    ),
+    Flag(
+        "--near-limit-ratio", "0.8", "Share of a limit above which hits are near it.", upstream_env="NEAR_LIMIT_RATIO"
+    ),
+)
+
+
+def environment_texts(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """What the environment says, by flag; a variable that is empty says nothing, and our own name comes first."""
+    texts = {}
+    for flag in FLAGS:
+        said = next(filter(None, map(environment.get, flag.environment)), None)
+        if said is not None:
+            texts[flag.name] = tuple(said.split(flag.separator)) if flag.separator else (said,)
+    return texts

@@ -1,0 +1,1 @@
+"""From request to verdict: bytes, plan, charges, verdict, bytes."""

@@ -1,0 +1,144 @@
+"""A compiled set before it is a tree: flat, cheap to send to another process, and its content has a version."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from ratelimit_service.algorithms.limit import FailureMode, LimitSettings
+from ratelimit_service.policy.snapshot import Domain, HeaderStyle, Node, Rule, Snapshot
+from ratelimit_service.policy.tree import Leaf, TreeBuilder, branches
+
+_LEAVES_PER_STEP = 16
+
+
+class DomainHead(msgspec.Struct, frozen=True):
+    """What a domain is besides its rules; fields as in `Domain`."""
+
+    name: str
+    profile: str = ""
+    failure: FailureMode = FailureMode.SHARE
+    headers: HeaderStyle = HeaderStyle.OFF
+
+
+class DomainPlan(msgspec.Struct, frozen=True):
+    """One domain: its leaves in config order, chains unique."""
+
+    head: DomainHead
+    leaves: tuple[Leaf, ...]
+
+
+def version_of(plans: Sequence[DomainPlan]) -> str:
+    """Content hash, 16 hex digits: it depends on no path, line, machine or process, nor on the order of domains."""
+    digest = blake2b(digest_size=8)
+    for plan in sorted(plans, key=lambda plan: plan.head.name):
+        content = (plan.head, [_without_origin(leaf) for leaf in plan.leaves])
+        encoded = msgspec.msgpack.encode(content, order="deterministic")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+def _without_origin(leaf: Leaf) -> Leaf:
+    if leaf.rule is None:
+        return leaf
+    return Leaf(leaf.chain, msgspec.structs.replace(leaf.rule, origin=""))
+
+
+class Assembly:
+    """Builds a `Snapshot` from plans in small steps, so that an event loop can do it between requests.
+
+    Feed it with `open_domain` and `add` in order, exhaust each `close_domain`, then call `finish`.
+    """
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._domains: dict[bytes, Domain] = {}
+        self._limits: dict[str, dict[bytes, LimitSettings]] = {}
+        self._head = DomainHead("")
+        self._builder = TreeBuilder()
+        self._rules: list[Rule] = []
+
+    def open_domain(self, head: DomainHead) -> None:
+        """Begin a domain."""
+        self._head, self._builder, self._rules = head, TreeBuilder(), []
+
+    def add(self, leaves: Sequence[Leaf]) -> Iterator[None]:
+        """Add leaves to the open domain; each step is a few tens of microseconds."""
+        limits = self._limits.setdefault(self._head.profile, {})
+        for index, leaf in enumerate(leaves, 1):
+            self._builder.add(leaf)
+            if leaf.rule is not None:
+                self._rules.append(leaf.rule)
+                _collect_limits(leaf.rule, limits)
+            if index % _LEAVES_PER_STEP == 0:
+                yield
+
+    def close_domain(self) -> Iterator[None]:
+        """End the open domain."""
+        yield from self._builder.finish()
+        head, root = self._head, self._builder.root
+        domain = Domain(head.name, head.profile, root, tuple(self._rules), head.failure, head.headers)
+        self._domains[head.name.encode()] = domain
+
+    def finish(self) -> Snapshot:
+        """The snapshot; the assembly is spent."""
+        return Snapshot(self._version, self._domains, self._limits)
+
+
+def _collect_limits(rule: Rule, limits: dict[bytes, LimitSettings]) -> None:
+    # A rollout's limit that shares an identity goes on with its count: the numbers of `limits` stand for both.
+    rollout = rule.rollout.limits if rule.rollout is not None else ()
+    for item in (*rule.limits, *rollout):
+        if item.identity not in limits:
+            limits[item.identity] = LimitSettings(item.limit, rule.domain, rule.name, rule.failure)
+
+
+def assemble_steps(plans: Sequence[DomainPlan], version: str) -> Iterator[Snapshot | None]:
+    """Build the snapshot of a whole set; yields None between steps, and the snapshot last."""
+    assembly = Assembly(version)
+    for plan in plans:
+        assembly.open_domain(plan.head)
+        yield from assembly.add(plan.leaves)
+        yield from assembly.close_domain()
+        yield None
+    yield assembly.finish()
+
+
+def assemble(plans: Sequence[DomainPlan]) -> Snapshot:
+    """Build the snapshot at one go."""
+    snapshot = None
+    for snapshot in assemble_steps(plans, version_of(plans)):  # noqa: B007 — the last one is wanted
+        pass
+    assert snapshot is not None
+    return snapshot
+
+
+def dismantle_steps(snapshots: list[Snapshot]) -> Iterator[None]:
+    """Let go of snapshots that are no longer in force, emptying the list, a node at a time.
+
+    The last reference to a large tree frees it in one go, for milliseconds. Here every node is held by itself first
+    and then released from the root down, so that no release frees more than one. Nothing is changed: whoever still
+    holds a snapshot keeps it whole.
+    """
+    while snapshots:
+        snapshot = snapshots.pop()
+        held: deque[object] = deque(snapshot.domains.values())
+        pending: deque[Node] = deque(domain.root for domain in snapshot.domains.values())
+        for settings in snapshot.limits.values():
+            held.extend(settings.values())
+        for domain in snapshot.domains.values():
+            held.extend(domain.rules)
+        del snapshot
+        while pending:
+            node = pending.popleft()
+            held.append(node)
+            pending.extend(child for _, child in branches(node))
+            yield
+        del node
+        while held:
+            held.popleft()
+            yield

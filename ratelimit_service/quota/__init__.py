@@ -1,0 +1,1 @@
+"""Where hits are counted."""

@@ -1,0 +1,1 @@
+"""Counting in this process: exact, bounded, and gone with it."""

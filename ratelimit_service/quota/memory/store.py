@@ -1,0 +1,292 @@
+"""The embedded store: exact counts in one process's memory, bounded.
+
+Each limit identity has a book of counters. A request of one ENFORCE charge, by far the most frequent one,
+is a single `take` on its book; any other is judged first, decided as a whole (`quota.decision`) and then counted.
+
+A key that finds no room (`bounds`) counts in one of 4,096 counters of its limit, chosen by a keyed hash,
+each of which admits at most the limit: such keys are limited together, never admitted beyond it.
+When there is room again, the key's own counter begins with all that its hashed counter has seen, so that nobody's
+budget comes back early. Only a counter that has expired, or whose budget is full, is ever dropped;
+counters of a limit that is no longer in force go in slices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Final
+
+from ratelimit_service.algorithms.limit import FailureMode, Instant, LimitSettings
+from ratelimit_service.quota.decision import MAX_HITS, decide
+from ratelimit_service.quota.memory.book import Book
+from ratelimit_service.quota.memory.bounds import MIB, Bounds, CallSoon, Clock, StoreStats
+from ratelimit_service.quota.memory.ledger import ledger_for
+from ratelimit_service.quota.memory.placement import Place, Placement
+from ratelimit_service.quota.memory.sweeper import SLICE_KEYS, Sweeper
+from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Usage
+
+__all__ = ["PAGE_COUNTERS", "MemoryStore"]
+
+PAGE_COUNTERS: Final = 100
+"""Counters on a page of `usage`."""
+
+REFUSAL_SHOWN_US: Final = 10_000_000
+"""How long a want of room stays in `bound`: as long as a gauge may go unread."""
+
+_ENFORCE: Final = Role.ENFORCE
+
+
+class MemoryStore:
+    """Counts hits in this process; implements `Store`.
+
+    `peek`, `refund`, `reset` and `usage` call `done` before they return.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        max_keys: int = 1_000_000,
+        max_bytes: int = 200 * MIB,
+        call_soon: CallSoon | None = None,
+        hash_key: bytes | None = None,
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            clock: Read for what happens outside a request: late charges, usage, background slices.
+            max_keys: Most counters held, hashed ones included; at least 1.
+            max_bytes: Most memory that they may take, by estimate.
+            call_soon: Runs late charges; None: the running loop's.
+            hash_key: Secret that spreads keys over hashed counters, 1 to 64 bytes; None: a random one.
+        """
+        self._clock = clock
+        self._call_soon = call_soon
+        self._hash_key = secrets.token_bytes(16) if hash_key is None else hash_key
+        self._bounds = Bounds(max_keys, max_bytes)
+        self._places = Placement(self._bounds, self._hash_key)
+        self._books = self._places.books
+        self._single_charges = 0
+        self._grouped_charges = dict.fromkeys(Role, 0)
+        self._sweeper = Sweeper(self._sweep_slice)
+
+    # The request path.
+
+    def charge(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
+        """Decide one request at once; never None."""
+        if len(charges) == 1:
+            charge = charges[0]
+            if charge.role is _ENFORCE:
+                self._single_charges += 1
+                book = self._books.get(charge.identity)
+                if book is not None and book.open and self._bounds.headroom:
+                    outcome = book.take(charge.limit, charge.key, charge.hits, now)
+                    # A key that is new has counted nothing before.
+                    if not outcome.before:
+                        self._places.grew(book, now)
+                    return (outcome,)
+                return (self._take_anywhere(charge, now),)
+        return self._charge_distinct(charges, now) or self._charge_group(charges, now)
+
+    def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
+        """Decide on the loop's next turn, by the clock of then."""
+        call_soon = self._call_soon or asyncio.get_running_loop().call_soon
+        call_soon(lambda: done(self.charge(charges, self._clock.read())))
+
+    def peek(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
+        """Judge each charge alone, changing nothing."""
+        done([self._peek_one(charge, charge.hits, now) for charge in charges])
+
+    def refund(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
+        """Give hits back where they were counted; the outcomes show what is left then."""
+        outcomes = []
+        for charge in charges:
+            book = self._books.get(charge.identity)
+            if book is not None and charge.hits:
+                ledger, key = self._places.locate(book, charge.key)
+                ledger.give_back(charge.limit, key, charge.hits, now)
+            outcomes.append(self._peek_one(charge, 0, now))
+        done(outcomes)
+
+    # Administration.
+
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
+        """Forget a key's own counter; a hashed counter is not reset, because other keys' hits are in it."""
+        self._places.settle_all()
+        book = self._books.get(identity)
+        forgotten = book is not None and book.ledger.forget(key)
+        if book is not None and forgotten:
+            self._bounds.settle(book)
+        done(forgotten)
+
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+        """List keys with a counter of their own, of limits in force; a page that is not full is the last."""
+        now = self._clock.read()
+        skip = page * PAGE_COUNTERS
+        shown: list[Usage] = []
+        for identity, settings in self._places.limits.items():
+            book = self._books.get(identity) if settings.domain == domain else None
+            if book is None:
+                continue
+            # Nothing is looked at yet: the window of now begins, so that pages are of what is live.
+            book.ledger.reclaim(now, 0)
+            if skip >= book.ledger.listed:
+                skip -= book.ledger.listed
+                continue
+            for key in book.ledger.keys(skip, PAGE_COUNTERS - len(shown)):
+                outcome = book.ledger.judge(settings.limit, key, 0, now)
+                shown.append(Usage(identity, key, outcome.before, outcome.remaining, outcome.wait_us))
+            skip = 0
+            if len(shown) >= PAGE_COUNTERS:
+                break
+        done(shown)
+
+    def bound(self, rule: str) -> int:
+        """Return 0: counts are exact. 2**64-1 for a rule of failure mode Open from 10 s ago to now without room."""
+        if self._clock.read().boot_us - self._places.refused_at_us > REFUSAL_SHOWN_US:
+            return 0
+        opened = any(each.rule == rule and each.failure is FailureMode.OPEN for each in self._places.limits.values())
+        return MAX_HITS if opened else 0
+
+    def apply(self, limits: Mapping[bytes, LimitSettings]) -> None:
+        """Take the limits in force. Counts stay; the next slices drop those of limits that are gone."""
+        self._places.limits = limits
+        settings = iter(limits.values())
+        first = next(settings, None)
+        self._bounds.sole_rule = first is None or all(
+            each.rule == first.rule and each.domain == first.domain for each in settings
+        )
+
+    async def start(self) -> None:
+        """Begin to reclaim in the background."""
+        self._sweeper.start()
+
+    async def close(self) -> None:
+        """Stop reclaiming and let go of every counter."""
+        self._sweeper.close()
+        self._bounds = Bounds(self._bounds.max_keys, self._bounds.max_bytes)
+        self._places = Placement(self._bounds, self._hash_key)
+        self._books = self._places.books
+
+    def stats(self) -> StoreStats:
+        """Read the plain integers."""
+        self._places.settle_all()
+        by_role = self._grouped_charges
+        return StoreStats(
+            keys=self._bounds.keys + self._bounds.shared_keys,
+            bytes=self._bounds.bytes + self._bounds.shared_bytes,
+            max_keys=self._bounds.max_keys,
+            max_bytes=self._bounds.max_bytes,
+            shared_keys=self._bounds.shared_keys,
+            created=self._places.created,
+            reclaimed=self._places.reclaimed,
+            shared_decisions=self._places.shared_decisions,
+            refused=self._places.refused,
+            uncounted=self._places.uncounted,
+            enforce_charges=by_role[Role.ENFORCE] + self._single_charges,
+            penalty_charges=by_role[Role.PENALTY],
+            shadow_charges=by_role[Role.SHADOW],
+            quota_charges=by_role[Role.QUOTA],
+            observe_charges=by_role[Role.OBSERVE],
+        )
+
+    def reclaim(self, now: Instant, budget: int) -> int:
+        """Do a slice of background work on about `budget` keys (`Placement.reclaim`)."""
+        self._places.settle_all()
+        return self._places.reclaim(now, budget)
+
+    # One charge.
+
+    def _take_anywhere(self, charge: Charge, now: Instant) -> Outcome:
+        """Take for one ENFORCE charge whose book is not open: it may be new, short of room or hashed."""
+        self._places.settle_all()
+        self._places.make_room(charge, now)
+        place = self._places.place(charge, now)
+        self._places.forget_plan()
+        outcome = (
+            self._places.refuse(charge, now)
+            if place is None
+            else place[0].take(charge.limit, place[1], charge.hits, now)
+        )
+        book = self._books.get(charge.identity)
+        if book is not None:
+            self._places.settle(book, now)
+        return outcome
+
+    def _peek_one(self, charge: Charge, hits: int, now: Instant) -> Outcome:
+        book = self._books.get(charge.identity)
+        if book is None:
+            return ledger_for(charge.limit).judge(charge.limit, charge.key, hits, now)
+        ledger, key = self._places.locate(book, charge.key)
+        return ledger.judge(charge.limit, key, hits, now)
+
+    # Several charges.
+
+    def _charge_distinct(self, charges: Sequence[Charge], now: Instant) -> list[Outcome] | None:
+        """Decide a request of ENFORCE charges on different limits with room for all, or return None."""
+        wanted = len(charges)
+        if self._bounds.headroom < wanted or len({charge.identity for charge in charges}) < wanted:
+            return None
+        books: list[Book] = []
+        for charge in charges:
+            book = self._books.get(charge.identity)
+            if charge.role is not _ENFORCE or book is None or not book.open or book.share.headroom < wanted:
+                return None
+            books.append(book)
+        self._single_charges += wanted
+        outcomes = [
+            book.ledger.judge(charge.limit, charge.key, charge.hits, now)
+            for book, charge in zip(books, charges, strict=True)
+        ]
+        if any(outcome.over for outcome in outcomes):
+            return [
+                outcome if outcome.over or not charge.hits else book.ledger.judge(charge.limit, charge.key, 0, now)
+                for outcome, book, charge in zip(outcomes, books, charges, strict=True)
+            ]
+        for book, charge in zip(books, charges, strict=True):
+            if charge.hits:
+                book.ledger.spend(charge.limit, charge.key, charge.hits, now)
+        # Only now that all is counted: settling may close a book that it finds empty.
+        for outcome, book in zip(outcomes, books, strict=True):
+            if not outcome.before:
+                self._places.grew(book, now)
+        return outcomes
+
+    def _charge_group(self, charges: Sequence[Charge], now: Instant) -> list[Outcome]:
+        """Decide any request: find each charge's counter, decide on all of them, then count."""
+        self._places.settle_all()
+        for charge in charges:
+            self._places.make_room(charge, now)
+        places: list[Place | None] = []
+        counters: list[Hashable] = []
+        for index, charge in enumerate(charges):
+            self._grouped_charges[charge.role] += 1
+            place = (
+                self._places.place_observer(charge) if charge.role is Role.OBSERVE else self._places.place(charge, now)
+            )
+            places.append(place)
+            counters.append(index if place is None else (id(place[0]), place[1]))
+        self._places.forget_plan()
+        refusals = {
+            index: self._places.refuse(charges[index], now) for index, place in enumerate(places) if place is None
+        }
+
+        def judge(index: int, hits: int) -> Outcome:
+            place = places[index]
+            if place is None:
+                return refusals[index]
+            return place[0].judge(charges[index].limit, place[1], hits, now)
+
+        decision = decide(charges, counters, judge)
+        for charge, place, counted in zip(charges, places, decision.counted, strict=True):
+            if counted and place is not None and charge.hits:
+                place[0].spend(charge.limit, place[1], charge.hits, now)
+        for identity in {charge.identity for charge in charges}:
+            book = self._books.get(identity)
+            if book is not None:
+                self._places.settle(book, now)
+        return decision.outcomes
+
+    def _sweep_slice(self) -> None:
+        self.reclaim(self._clock.read(), SLICE_KEYS)

@@ -1,0 +1,161 @@
+"""The running service as its admin pages, its logs and its probes see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from ratelimit_service.algorithms.limit import Instant
+from ratelimit_service.limiter.engine import Limiter
+from ratelimit_service.limiter.explain import Explanation
+from ratelimit_service.policy.problems import Problem, Severity
+from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.store import Store, Usage
+from ratelimit_service.sources.contract import Applied, Refused
+from ratelimit_service.telemetry.metrics import Metrics
+from ratelimit_service.transport.admin_service import Readiness
+from ratelimit_service.transport.contract import Answer, Decider
+from ratelimit_service.wire.grpc.status import GrpcError
+from ratelimit_service.wire.rls.client import decode_response, encode_request
+from ratelimit_service.wire.rls.messages import Request, Verdict
+
+Value = TypeVar("Value")
+
+
+class ServiceView:
+    """What is in force and whether traffic should come. Implements `AdminView` and `LoadObserver`.
+
+    Attributes:
+        draining: Set on the first signal; never ready again.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        limiter: Limiter,
+        decider: Decider,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], Instant],
+        deadline_us: int,
+        waits_for_policies: bool = True,
+    ) -> None:
+        """Set up; there is no configuration yet.
+
+        Args:
+            version: Of the program.
+            limiter: What explains requests and takes snapshots.
+            decider: What `/json` asks, the same that the transport asks.
+            store: Where hits are counted.
+            metrics: What `/metrics` shows.
+            clock: One reading of the clocks.
+            deadline_us: How long `/json` waits for a verdict.
+            waits_for_policies: Without policies the service waits for good ones; else it ends and tells why itself.
+        """
+        self._version = version
+        self._limiter = limiter
+        self._decider = decider
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._deadline_us = deadline_us
+        self._waits_for_policies = waits_for_policies
+        self._snapshot: Snapshot | None = None
+        self._problems: tuple[str, ...] = ()
+        self._log = structlog.get_logger("tidegate")
+        self.draining = False
+
+    @property
+    def version(self) -> str:
+        """Version of the program."""
+        return self._version
+
+    def readiness(self) -> Readiness:
+        """Ready from the first good configuration until the drain; a refused reload changes nothing (DECISIONS 34)."""
+        if self.draining:
+            return Readiness(ready=False, reason="draining", problems=self._problems)
+        if self._snapshot is None:
+            return Readiness(ready=False, reason="no configuration", problems=self._problems)
+        return Readiness(ready=True, problems=self._problems)
+
+    def render_metrics(self) -> Iterator[bytes]:
+        """`Metrics.render`, with readiness as it is now."""
+        self._metrics.ready = self.readiness().ready
+        return self._metrics.render()
+
+    def snapshot(self) -> Snapshot | None:
+        """What is in force, None before the first configuration."""
+        return self._snapshot
+
+    async def decide(self, request: Request) -> Verdict | GrpcError:
+        """Decide and count, exactly as a call over gRPC: through the bytes of the wire."""
+        arrived: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        now, body = self._clock(), encode_request(request)
+        answer = self._decider.decide(body, now, now.boot_us + self._deadline_us, _settle(arrived))
+        if answer is None:
+            answer = await arrived
+        return answer if isinstance(answer, GrpcError) else decode_response(answer)
+
+    async def explain(self, request: Request) -> bytes:
+        """`Limiter.evaluate` as JSON."""
+        explained: asyncio.Future[Explanation] = asyncio.get_running_loop().create_future()
+        self._limiter.evaluate(request, self._clock(), _settle(explained))
+        return msgspec.json.encode(await explained)
+
+    async def usage(self, domain: str, page: int) -> Sequence[Usage]:
+        """`Store.usage` of a domain."""
+        listed: asyncio.Future[Sequence[Usage]] = asyncio.get_running_loop().create_future()
+        self._store.usage(domain, page, _settle(listed))
+        return await listed
+
+    def apply(self, snapshot: Snapshot) -> Applied | Refused:
+        """Put a snapshot in force; what the sources call."""
+        self._limiter.apply(snapshot)
+        self._snapshot = snapshot
+        return Applied(snapshot.version)
+
+    def load_succeeded(self, applied: Applied, duration_us: int) -> None:
+        """Count and log a set that is in force."""
+        self._problems = tuple(str(problem) for problem in applied.warnings)
+        rules = self.rule_count()
+        domains = 0 if self._snapshot is None else len(self._snapshot.domains)
+        self._metrics.config.applied(applied.version, domains=domains, rules=rules, wall_us=self._clock().wall_us)
+        self._log_problems(applied.warnings)
+        self._log.info(
+            "policies in force", version=applied.version, domains=domains, rules=rules, duration_ms=duration_us // 1000
+        )
+
+    def load_failed(self, problems: Sequence[Problem], duration_us: int) -> None:
+        """Count and log a set that was refused."""
+        self._problems = tuple(str(problem) for problem in problems)
+        self._metrics.config.refused()
+        if self._snapshot is None and not self._waits_for_policies:
+            # The process ends with exactly these problems on its standard error.
+            return
+        self._log_problems(problems)
+        stays = "nothing is in force" if self._snapshot is None else "what was in force stays"
+        self._log.error(f"policies refused, {stays}", problems=len(problems), duration_ms=duration_us // 1000)
+
+    def rule_count(self) -> int:
+        """Rules in force."""
+        return 0 if self._snapshot is None else sum(len(domain.rules) for domain in self._snapshot.domains.values())
+
+    def _log_problems(self, problems: Sequence[Problem]) -> None:
+        for problem in problems:
+            log = self._log.error if problem.severity is Severity.ERROR else self._log.warning
+            log("problem in policies", problem=str(problem))
+
+
+def _settle(future: asyncio.Future[Value]) -> Callable[[Value], None]:
+    """A callback that resolves the future, unless the client of the admin page has left meanwhile."""
+
+    def settle(value: Value) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    return settle

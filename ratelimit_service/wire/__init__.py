@@ -1,0 +1,1 @@
+"""Protocols as bytes: no sockets and no clocks."""

@@ -1,0 +1,75 @@
+"""Write everything that is made from the code, or with `--check` say what is out of date (exit 1)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
+from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
+from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
+from tools import reflection_descriptors  # noqa: E402
+
+
+def _row(flag: Flag) -> str:
+    environment = ", ".join(f"`{name}`" for name in flag.environment)
+    default = f"`{flag.default}`" if flag.default else ""
+    return f"| `{flag.name}` | {default} | {environment} | {flag.help} |"
+
+
+def render_flags_reference() -> str:
+    """The reference page of `tidegate serve`."""
+    lines = [
+        "# Flags of `tidegate serve`",
+        "",
+        "Every flag is also an environment variable; the flag wins.",
+        "A flag that may be repeated takes several values in the environment, parted by `,` (`--policies`: by `:`).",
+        "Wrong values are told all at once, with exit code 2.",
+        "",
+        "| flag | default | environment | meaning |",
+        "|---|---|---|---|",
+        *map(_row, FLAGS),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/policy-fields.md": render_policy_reference,
+    "docs/reference/metrics.md": render_metrics_reference,
+    "docs/reference/flags.md": render_flags_reference,
+}
+
+
+def stale_pages() -> list[str]:
+    """Reference pages that are not what the code says."""
+    return [
+        name
+        for name, render in PAGES.items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text(encoding="utf-8") != render()
+    ]
+
+
+def check(kind: str) -> int:
+    """Say what is stale among the files of a kind (`reference`, `descriptors`, empty: all); 1 if anything is."""
+    stale = stale_pages() if kind in ("", "reference") else []
+    for name in stale:
+        print(f"{name} is not what the code says: run `make generate`", file=sys.stderr)
+    descriptors = reflection_descriptors.main(["--check"]) if kind in ("", "descriptors") else 0
+    return int(bool(stale) or bool(descriptors))
+
+
+def main(arguments: list[str]) -> int:
+    """Write, or with `--check [KIND]` check."""
+    if arguments[:1] == ["--check"]:
+        return check("".join(arguments[1:]))
+    for name, render in PAGES.items():
+        (ROOT / name).write_text(render(), encoding="utf-8")
+    return int(reflection_descriptors.main([]) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
