@@ -20,7 +20,7 @@ from ratelimit_service.app import TRANSPORTS
 from tests.benchmarks import loadgen, machine, service_load
 
 OUT = Path("build/bench")
-MICRO = ("bench_ledgers", "bench_reload", "bench_scrape")
+MICRO = ("bench_ledgers", "bench_limiter", "bench_reload", "bench_scrape")
 
 
 def service(seconds: int | None, only: str) -> list[dict[str, object]]:
