@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import random
 import sys
 import time
@@ -131,9 +130,8 @@ def main() -> int:
     for row in rows:
         table.add_row(*(str(value) for value in msgspec.structs.astuple(row)))
     Console(width=120).print(table)
-    out.mkdir(parents=True, exist_ok=True)
     target = out / "ledgers.json"
-    target.write_text(json.dumps({"machine": machine.facts(), "rows": msgspec.to_builtins(rows)}, indent=1) + "\n")
+    machine.write(target, {"rows": msgspec.to_builtins(rows)})
     return 0
 
 

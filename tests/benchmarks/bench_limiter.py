@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
-import json
 import random
 import sys
 import time
@@ -155,9 +154,8 @@ def main() -> int:
         rows.append({"request": scenario.name, "decide_us": round(spent_us, 3)})
         table.add_row(scenario.name, f"{spent_us:.2f}", f"{1e6 / spent_us:,.0f}")
     Console().print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / "limiter.json"
-    target.write_text(json.dumps({"machine": machine.facts(), "calls": options.calls, "rows": rows}, indent=1) + "\n")
+    machine.write(target, {"calls": options.calls, "rows": rows})
     return 0
 
 

@@ -1,8 +1,9 @@
 """Measure how long an event loop is held while a large set of policies is loaded and reloaded (DECISIONS 35).
 
-    python tests/benchmarks/bench_reload.py --policies 1000
+    python -m tests.benchmarks.bench_reload --policies 1000
 
-A probe notes, for each turn of the loop, how much later it came than it should have; prints one JSON object.
+A probe notes, for each turn of the loop, how much later it came than it should have.
+Prints one JSON object, and keeps it in build/bench.
 The target: no stall above 2 ms that an empty run on the same machine does not show too.
 """
 
@@ -12,8 +13,6 @@ import argparse
 import asyncio
 import gc
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Self
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.sources.contract import Applied
 from ratelimit_service.sources.files import FileSource
+from tests.benchmarks import machine
 
 _POLICY = """\
 apiVersion: tidegate.dev/v1alpha1
@@ -147,8 +147,9 @@ def main() -> None:
         result = uvloop.run(measure(arguments.policies))
     else:
         result = asyncio.run(measure(arguments.policies))
-    facts = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
-    print(json.dumps({"policies": arguments.policies, "machine": facts, **result}))
+    figures = {"policies": arguments.policies, **result}
+    print(json.dumps(figures))
+    machine.write(machine.OUT / "reload.json", figures)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import os
-import platform
 import sys
 import time
 
@@ -24,6 +22,7 @@ from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.transport.admin import AdminServer
 from ratelimit_service.transport.admin_service import Readiness
+from tests.benchmarks import machine
 
 SERIES_PER_RULE = 5
 _SCRAPER = "import sys, urllib.request; print(len(urllib.request.urlopen(sys.argv[1]).read()))"
@@ -123,12 +122,12 @@ def main() -> None:
     list(metrics.render())
     result = {
         "series": options.series,
-        "machine": {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()},
         "slices": slices(metrics),
         "server": uvloop.run(over_a_socket(metrics, options.scrapes, "/metrics")),
         "baseline": uvloop.run(over_a_socket(metrics, options.scrapes, "/livez")),
     }
     print(json.dumps(result))
+    machine.write(machine.OUT / "scrape.json", result)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Facts about the machine that a figure was measured on."""
+"""Facts about the machine that a figure was measured on, and the file that both are kept in."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+OUT = Path("build/bench")
+"""Where figures go unless told otherwise."""
 
 
 def _processor() -> str:
@@ -32,3 +36,9 @@ def facts() -> dict[str, object]:
         "revision": revision.stdout.strip() or "uncommitted",
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def write(target: Path, figures: Mapping[str, object]) -> None:
+    """Keep figures with the facts of this machine, as JSON."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps({"machine": facts(), **figures}, indent=1) + "\n")

@@ -6,7 +6,6 @@ Figures of one run belong together; compare ratios, not absolute values of diffe
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from rich.table import Table
 from ratelimit_service.app import TRANSPORTS
 from tests.benchmarks import loadgen, machine, service_load
 
-OUT = Path("build/bench")
 MICRO = ("bench_ledgers", "bench_limiter", "bench_reload", "bench_scrape")
 
 
@@ -58,9 +56,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=None, help="measured time of each scenario (default: its own)")
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
     parser.add_argument("--skip-micro", action="store_true", help="service only")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=machine.OUT)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
         rows = service(options.seconds, options.only)
     except loadgen.NoGoCompiler as missing:
@@ -68,7 +65,7 @@ def main() -> int:
         return 1
     show(rows)
     target = options.out / "service.json"
-    target.write_text(json.dumps({"machine": machine.facts(), "rows": rows}, indent=1) + "\n")
+    machine.write(target, {"rows": rows})
     if not options.skip_micro:
         for name in MICRO:
             subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], check=True)
