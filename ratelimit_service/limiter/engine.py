@@ -22,6 +22,7 @@ from ratelimit_service.limiter.plan import Plan
 from ratelimit_service.limiter.planning import Planner
 from ratelimit_service.limiter.refusals import NO_CONFIGURATION, as_upstream, override_refusal, refusal
 from ratelimit_service.limiter.settings import LimiterSettings
+from ratelimit_service.limiter.several import SeveralPlan, answer_several, plan_several
 from ratelimit_service.limiter.simple import Recipes, SimplePlan, answer_simple
 from ratelimit_service.limiter.verdict import overall_over, statuses
 from ratelimit_service.policy.snapshot import Domain, Snapshot
@@ -58,7 +59,7 @@ class Limiter:
         self._planner = Planner(settings, counters, labels)
         self._recipes = Recipes(settings, counters, labels, self._store_of)
         self._accountant = Accountant(settings, counters)
-        self._memo: Memo[Plan | SimplePlan] = Memo(settings.memo_bytes)
+        self._memo: Memo[Plan | SimplePlan | SeveralPlan] = Memo(settings.memo_bytes)
         self._snapshot: Snapshot | None = None
 
     def apply(self, snapshot: Snapshot) -> None:
@@ -101,6 +102,13 @@ class Limiter:
             simple = plan
             store.charge_later(plan.charges, deadline_us, lambda late: reply(self._finish_simple(simple, late)))
             return None
+        if type(plan) is SeveralPlan:
+            outcomes = plan.store.charge(plan.charges, now)
+            if outcomes is not None:
+                return self._finish_several(plan, outcomes)
+            several = plan
+            plan.store.charge_later(plan.charges, deadline_us, lambda late: reply(self._finish_several(several, late)))
+            return None
         assert isinstance(plan, Plan)
         store = self._stores.get(plan.profile, self._stores[OWN_STORE])
         return Call(plan, body, store, self._finish, deadline_us, reply).start(now)
@@ -118,7 +126,7 @@ class Limiter:
     def _store_of(self, domain: Domain) -> Store:
         return self._stores.get(domain.profile, self._stores[OWN_STORE])
 
-    def _resolve(self, body: bytes) -> Plan | SimplePlan | Answer:
+    def _resolve(self, body: bytes) -> Plan | SimplePlan | SeveralPlan | Answer:
         """The plan of a request, an error, or the answer of a domain that has no policies."""
         compat = self._settings.compat
         try:
@@ -127,8 +135,8 @@ class Limiter:
             return GrpcError(GrpcCode.UNKNOWN if compat else GrpcCode.INVALID_ARGUMENT, str(malformed))
         domain = None if self._snapshot is None else self._snapshot.domains.get(request.domain)
         if domain is not None:
-            # What is simple has a domain and one descriptor without a limit of its own: nothing to refuse.
-            simple = self._recipes.plan(domain, request)
+            # What is simple has a domain and a few descriptors without limits of their own: nothing to refuse.
+            simple = self._recipes.plan(domain, request) or plan_several(self._recipes, domain, request)
             if simple is not None:
                 return simple
         problem = refusal(request)
@@ -150,6 +158,15 @@ class Limiter:
     def _finish_simple(self, plan: SimplePlan, outcomes: Sequence[Outcome]) -> bytes:
         self._sources.add(outcomes[0].source)
         return answer_simple(plan, outcomes[0])
+
+    def _finish_several(self, plan: SeveralPlan, outcomes: Sequence[Outcome]) -> bytes:
+        sources = self._sources
+        for outcome in outcomes:
+            if outcome.source is _MEMORY:
+                sources.memory += 1
+            else:
+                sources.add(outcome.source)
+        return answer_several(plan, outcomes)
 
     def _finish(self, plan: Plan, body: bytes, outcomes: Sequence[Outcome], refunded: Sequence[Outcome]) -> bytes:
         settings = self._settings

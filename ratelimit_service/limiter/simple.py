@@ -22,7 +22,7 @@ from ratelimit_service.limiter.settings import LimiterSettings
 from ratelimit_service.limiter.verdict import reset_s
 from ratelimit_service.policy.identity import counter_key
 from ratelimit_service.policy.match import match
-from ratelimit_service.policy.snapshot import Action, Domain, HeaderStyle, Rule
+from ratelimit_service.policy.snapshot import Action, Domain, HeaderStyle, Rule, RuleLimit
 from ratelimit_service.quota.store import Charge, Outcome, Role, Store
 from ratelimit_service.telemetry.counter_table import CounterTable
 from ratelimit_service.telemetry.counters import RuleCounters
@@ -35,7 +35,7 @@ _US_PER_S: Final = 1_000_000
 _TABLE_SIZE: Final = 4_096
 _REMAINING: Final = [b"", *(b"\x18" + write_varint(count) for count in range(1, _TABLE_SIZE))]
 """Field 3 of a status, for small counts."""
-_RESET: Final = [
+RESET: Final = [
     b"\x22\x00",
     *(b"\x22" + bytes((1 + len(write_varint(s)),)) + b"\x08" + write_varint(s) for s in range(1, _TABLE_SIZE)),
 ]
@@ -50,23 +50,23 @@ _PLAN_BYTES: Final = 300
 
 
 class Recipe(msgspec.Struct, frozen=True, gc=False):
-    """What the simple requests of one rule have in common.
+    """What the simple requests of one limit have in common.
 
     Attributes:
         store: Counts them.
-        identity, limit: The one limit.
-        shared: The rule's `shared`, or empty when each value counts for itself.
+        identity, limit: The limit.
         counters: Metrics.
         near: Hits above this are near the limit.
+        burst: The limit's, at least 1.
         head_ok, head_over: A status' bytes before `limit_remaining`.
     """
 
     store: Store
     identity: bytes
     limit: Limit
-    shared: tuple[bytes | None, ...]
     counters: RuleCounters
     near: int
+    burst: int
     head_ok: bytes
     head_over: bytes
 
@@ -89,6 +89,9 @@ class Recipes:
         table: Where counters of rules come from.
         labels: What the rules are called there.
         store_of: The store that counts a domain's hits.
+
+    Attributes:
+        any_simple: The switches leave requests that are simple.
     """
 
     def __init__(
@@ -98,14 +101,14 @@ class Recipes:
         self._table = table
         self._labels = labels
         self._store_of = store_of
-        self._any_simple = not (
+        self.any_simple = not (
             settings.compat
             or settings.shadow_mode
             or settings.quota_mode
             or settings.response_headers
             or settings.response_dynamic_metadata
         )
-        self._by_rule: dict[int, tuple[Rule, Recipe | None]] = {}
+        self._by_rule: dict[int, tuple[Rule, tuple[Recipe, ...] | None]] = {}
 
     def clear(self) -> None:
         """Forget all: another snapshot is in force."""
@@ -113,7 +116,7 @@ class Recipes:
 
     def plan(self, domain: Domain, request: Request) -> SimplePlan | None:
         """The plan of a request that is not refused, None unless it is simple."""
-        if len(request.descriptors) != 1 or not self._any_simple:
+        if len(request.descriptors) != 1 or not self.any_simple:
             return None
         descriptor = request.descriptors[0]
         if descriptor.override is not None or descriptor.is_negative:
@@ -121,15 +124,18 @@ class Recipes:
         rule = match(domain, descriptor.entries)
         if rule is None:
             return None
-        # By identity: hashing a rule would read all of it. The rule is kept, so its id is not given to another.
-        known = self._by_rule.get(id(rule))
-        if known is None:
-            known = self._by_rule[id(rule)] = (rule, self._recipe(domain, rule, descriptor))
-        recipe = known[1]
-        if recipe is None:
+        recipes = self.of_rule(domain, rule, descriptor)
+        if recipes is None or len(recipes) != 1:
             return None
+        key, hits = self.counted(rule, request, descriptor)
+        recipe = recipes[0]
+        return SimplePlan(recipe, (Charge(recipe.identity, recipe.limit, key, hits),), hits)
+
+    @staticmethod
+    def counted(rule: Rule, request: Request, descriptor: Descriptor) -> tuple[bytes, int]:
+        """(key, hits) of a descriptor that meets a rule."""
         values = [value for _, value in descriptor.entries]
-        for place, bucket in enumerate(recipe.shared):
+        for place, bucket in enumerate(rule.shared):
             if bucket is not None:
                 values[place] = bucket
         hits = descriptor.hits
@@ -138,12 +144,19 @@ class Recipes:
             hits = request.hits_addend or 1
         elif hits > MOST_HITS:
             hits = MOST_HITS
-        return SimplePlan(recipe, (Charge(recipe.identity, recipe.limit, counter_key(values), hits),), hits)
+        return counter_key(values), hits
 
-    def _recipe(self, domain: Domain, rule: Rule, descriptor: Descriptor) -> Recipe | None:
+    def of_rule(self, domain: Domain, rule: Rule, descriptor: Descriptor) -> tuple[Recipe, ...] | None:
+        """Recipes of a rule's limits, None unless it is plain."""
+        # By identity: hashing a rule would read all of it. The rule is kept, so its id is not given to another.
+        known = self._by_rule.get(id(rule))
+        if known is None:
+            known = self._by_rule[id(rule)] = (rule, self._make(domain, rule, descriptor))
+        return known[1]
+
+    def _make(self, domain: Domain, rule: Rule, descriptor: Descriptor) -> tuple[Recipe, ...] | None:
         is_plain = (
             rule.action is Action.LIMIT
-            and len(rule.limits) == 1
             and rule.rollout is None
             and rule.headers is HeaderStyle.OFF
             and not shows_values(rule)
@@ -151,18 +164,20 @@ class Recipes:
         )
         if not is_plain:
             return None
-        entry = rule.limits[0]
-        shown = current_limit(entry.limit, rule.limit_name)
+        counters = self._table.rule(rule.domain, self._labels.label(rule, descriptor))
+        recipes = tuple(self._recipe(domain, entry, rule.limit_name, counters) for entry in rule.limits)
+        return None if any(len(recipe.head_ok) > _LONGEST_HEAD for recipe in recipes) else recipes
+
+    def _recipe(self, domain: Domain, entry: RuleLimit, name: str, counters: RuleCounters) -> Recipe:
+        shown = current_limit(entry.limit, name)
         head_ok, head_over = (_status_head(Status(over, shown)) for over in (False, True))
-        if len(head_ok) > _LONGEST_HEAD:
-            return None
         return Recipe(
             store=self._store_of(domain),
             identity=entry.identity,
             limit=entry.limit,
-            shared=rule.shared if any(bucket is not None for bucket in rule.shared) else (),
-            counters=self._table.rule(rule.domain, self._labels.label(rule, descriptor)),
+            counters=counters,
             near=near_threshold(entry.limit, self._settings.near_limit_ratio),
+            burst=max(1, entry.limit.burst),
             head_ok=head_ok,
             head_over=head_over,
         )
@@ -189,7 +204,7 @@ def answer_simple(plan: SimplePlan, outcome: Outcome) -> bytes:
         body = recipe.head_over
         wait_s = reset_s(outcome)
         if wait_s is not None:
-            body += _RESET[wait_s] if wait_s < _TABLE_SIZE else _reset(wait_s)
+            body += RESET[wait_s] if wait_s < _TABLE_SIZE else reset_field(wait_s)
         return _OVER[len(body)] + body
     counters.ok += 1
     after = outcome.before + hits
@@ -199,18 +214,22 @@ def answer_simple(plan: SimplePlan, outcome: Outcome) -> bytes:
     wait_s = -(-outcome.wait_us // _US_PER_S)
     body = (
         recipe.head_ok
-        + (_REMAINING[remaining] if remaining < _TABLE_SIZE else _remaining(remaining))
-        + (_RESET[wait_s] if wait_s < _TABLE_SIZE else _reset(wait_s))
+        + (_REMAINING[remaining] if remaining < _TABLE_SIZE else remaining_field(remaining))
+        + (RESET[wait_s] if wait_s < _TABLE_SIZE else reset_field(wait_s))
     )
     return _OK[len(body)] + body
 
 
-def _remaining(count: int) -> bytes:
-    if 2**14 <= count < 2**21:
-        return bytes((0x18, count & 0x7F | 0x80, count >> 7 & 0x7F | 0x80, count >> 14))
+def remaining_field(count: int) -> bytes:
+    """Field 3 of a status; saturates."""
+    if count < _TABLE_SIZE:
+        return _REMAINING[count]
     return b"\x18" + write_varint(min(count, _MOST))
 
 
-def _reset(seconds: int) -> bytes:
+def reset_field(seconds: int) -> bytes:
+    """Field 4 of a status, a Duration."""
+    if seconds < _TABLE_SIZE:
+        return RESET[seconds]
     number = write_varint(seconds)
     return b"\x22" + bytes((1 + len(number),)) + b"\x08" + number

@@ -131,6 +131,30 @@ BUILD_INFO: Final = Metric(
 )
 READY: Final = Metric("tidegate_ready", _GAUGE, "1 while /readyz answers 200.")
 
+CONNECTIONS: Final[dict[str, Metric]] = {
+    "open": Metric("tidegate_connections", _GAUGE, "Connections now; the native transport's.", (), "connections"),
+    "accepted": Metric("tidegate_connections_accepted_total", _COUNTER, "Connections taken.", (), "connections"),
+    "refused": Metric(
+        "tidegate_connections_refused_total",
+        _COUNTER,
+        "Connections closed as they came: too many, or TLS without HTTP/2.",
+        (),
+        "connections",
+    ),
+    "streams": Metric("tidegate_calls_begun_total", _COUNTER, "Calls begun, health checks included.", (), "calls"),
+    "held_bytes": Metric(
+        "tidegate_unfinished_bytes", _GAUGE, "Kept of requests that have not come whole.", (), "bytes"
+    ),
+}
+"""Field of a transport's statistics → its metric."""
+CONNECTION_ABUSE: Final = Metric(
+    "tidegate_connection_abuse_total",
+    _COUNTER,
+    "Connections closed because their peer did more of something cheap to send and costly to serve than any may.",
+    ("kind",),
+    "connections",
+)
+
 STORE: Final[dict[str, Metric]] = {
     "keys": Metric("tidegate_store_keys", _GAUGE, "Live counters, hashed ones included.", _PROFILE, "keys"),
     "max_keys": Metric("tidegate_store_max_keys", _GAUGE, "Bound of live counters.", _PROFILE, "keys"),
@@ -187,6 +211,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     UNKNOWN_DOMAINS,
     UNMATCHED,
     REFUNDS_IGNORED,
+    *CONNECTIONS.values(),
+    CONNECTION_ABUSE,
     *STORE.values(),
     STORE_CHARGES,
     CONFIG_INFO,

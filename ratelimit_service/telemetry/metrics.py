@@ -21,6 +21,8 @@ from ratelimit_service.telemetry.process import ProcessMetrics
 
 StoreStatistics = Callable[[], msgspec.Struct]
 """Reads a store's statistics: integers by the names of `catalogue.STORE`; called once per scrape."""
+ConnectionStatistics = Callable[[], msgspec.Struct]
+"""Reads a transport's statistics: integers by the names of `catalogue.CONNECTIONS`, and `abuse` by kind."""
 Bound = Callable[[str, str], int]
 """(domain, rule) → `Store.bound`; below 0: unbounded."""
 
@@ -73,6 +75,7 @@ class Metrics:
         config: What sources report.
         ready: Whether `/readyz` answers 200; set by the app.
         bound: Reads `tidegate_admission_bound`, None: not shown.
+        connections: Reads what a transport counts of its connections, None: it counts nothing.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Metrics:
         self.config = ConfigMetrics()
         self.ready = False
         self.bound: Bound | None = None
+        self.connections: ConnectionStatistics | None = None
         self._build = (version, platform.python_version())
         self._process = process or ProcessMetrics()
         self._stores: dict[str, StoreStatistics] = {}
@@ -175,6 +179,7 @@ class Metrics:
         yield _single(catalogue.UNKNOWN_DOMAINS, counters.unknown_domains)
         yield _single(catalogue.UNMATCHED, counters.unmatched)
         yield _single(catalogue.REFUNDS_IGNORED, counters.refunds_ignored)
+        yield from self._connection_lines()
         yield from self._store_lines()
         yield from self.config.lines()
         yield _single(catalogue.SERIES, counters.series)
@@ -182,6 +187,16 @@ class Metrics:
         yield _single(catalogue.READY, int(self.ready))
         version, python = self._build
         yield catalogue.BUILD_INFO.head + sample(catalogue.BUILD_INFO.name, 1, version=version, python=python)
+
+    def _connection_lines(self) -> Iterator[str]:
+        if self.connections is None:
+            return
+        reading = msgspec.structs.asdict(self.connections())
+        for field, metric in catalogue.CONNECTIONS.items():
+            yield _single(metric, reading[field])
+        yield catalogue.CONNECTION_ABUSE.head
+        for kind, count in reading["abuse"].items():
+            yield sample(catalogue.CONNECTION_ABUSE.name, count, kind=kind)
 
     def _store_lines(self) -> Iterator[str]:
         readings = [(profile, msgspec.structs.asdict(read())) for profile, read in self._stores.items()]

@@ -6,7 +6,9 @@ the bytes of a `RateLimitResponse`; neither knows what is inside.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.wire.grpc.status import Answer, Reply
@@ -43,3 +45,11 @@ class Transport(Protocol):
     @property
     def addresses(self) -> list[str]:
         """Where it listens, with real ports (`127.0.0.1:43211`, `unix:/run/x.sock`)."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A transport that counts its connections."""
+
+    def stats(self) -> msgspec.Struct:
+        """What was counted since the start, by the names of `telemetry.catalogue.CONNECTIONS` and `abuse`."""

@@ -10,7 +10,7 @@ import msgspec
 from ratelimit_service.transport.contract import Answer
 from ratelimit_service.transport.health import RLS_SERVICE, HealthBoard
 from ratelimit_service.wire.grpc import calls
-from ratelimit_service.wire.grpc.calls import OK_TRAILERS, RESPONSE_HEAD, Call, Refusal, frame_message, trailers_only
+from ratelimit_service.wire.grpc.calls import OK_TRAILERS, RESPONSE_HEAD, Call, Refusal, message_prefix, trailers_only
 from ratelimit_service.wire.grpc.deadline import answer_by_us
 from ratelimit_service.wire.grpc.health import (
     HEALTH_SERVICE,
@@ -53,7 +53,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     gzip: bool
 
 
-OK_FORM: Final = Form(RESPONSE_HEAD, OK_TRAILERS)
+OK_FORM: Final = Form(RESPONSE_HEAD, OK_TRAILERS, message_prefix)
 """A message with status OK."""
 INTERNAL: Final = trailers_only(GrpcError(GrpcCode.INTERNAL, "the decision failed"))
 NOT_ADMITTED: Final = trailers_only(
@@ -100,7 +100,7 @@ def write_answer(wire: Connection, stream: int, answer: Answer) -> None:
     if isinstance(answer, GrpcError):
         write_refusal(wire, stream, trailers_only(answer))
     else:
-        wire.answer(stream, OK_FORM, frame_message(answer))
+        wire.answer(stream, OK_FORM, answer)
 
 
 def write_refusal(wire: Connection, stream: int, refusal: Refusal) -> None:

@@ -25,7 +25,6 @@ from ratelimit_service.wire.grpc.calls import (
     frame_message,
     read_message,
     read_prefix,
-    write_prefix,
 )
 from ratelimit_service.wire.grpc.health import encode_health_response
 from ratelimit_service.wire.grpc.status import GrpcCode, GrpcError
@@ -181,7 +180,7 @@ class NativeConnection(asyncio.Protocol):
                 continue
             if answer.__class__ is bytes:
                 decided += 1
-                answer_with(stream, OK_FORM, write_prefix(0, len(answer)) + answer)
+                answer_with(stream, OK_FORM, answer)
             elif answer is None:
                 reply.wait(began_ns)
                 reply = self._spare = _LateReply(self)

@@ -169,6 +169,14 @@ def write_varint(value: int) -> bytes:
     """Return `value` (0 to 2⁶⁴−1) in the fewest bytes."""
     if value < 0x80:
         return _ONE_BYTE[value]
+    if value < 0x4000:
+        return (value & 0x7F | (value & 0x3F80) << 1 | 0x80).to_bytes(2, "little")
+    if value < 0x1000_0000:
+        # The groups of seven bits moved apart, at once; most counts end here.
+        spread = value & 0x7F | (value & 0x3F80) << 1 | (value & 0x1F_C000) << 2 | (value & 0xFE0_0000) << 3
+        if value < 0x20_0000:
+            return (spread | 0x8080).to_bytes(3, "little")
+        return (spread | 0x80_8080).to_bytes(4, "little")
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -68,7 +68,7 @@ def made(policies: Path, **flags: str) -> Service:
     """A service on free loopback ports."""
     given = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0", "drain_delay": "0", "log_level": "error", **flags}
     values = {"--" + name.replace("_", "-"): (text,) for name, text in given.items()}
-    return Service(decode_settings({**values, "--policies": (str(policies),)}, ("grpcio",)))
+    return Service(decode_settings({**values, "--policies": (str(policies),)}, ("grpcio", "native")))
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ import msgspec
 
 from ratelimit_service.algorithms.limit import Algorithm, FailureMode, Limit, LimitSettings
 from ratelimit_service.quota.memory.store import MemoryStore
-from ratelimit_service.quota.store import Charge, Outcome, Role, Store, Usage
+from ratelimit_service.quota.store import Charge, Outcome, Role, Store, Usage, as_enforced
 from support.clocks import ManualClock
 from support.deferred_store import DeferredStore
 from support.schedulers import ManualScheduler
@@ -74,9 +74,10 @@ class StoreHarness:
     def charge(self, *charges: Charge) -> list[Outcome]:
         """Decide one request, at once or later, as the store likes."""
         now = self.clock.read()
-        outcomes = self.store.charge(charges, now)
+        asked = as_enforced(charges)
+        outcomes = self.store.charge(asked, now)
         if outcomes is None:
-            return self._answer(lambda done: self.store.charge_later(charges, now.boot_us + SECOND_US, done))
+            return self._answer(lambda done: self.store.charge_later(asked, now.boot_us + SECOND_US, done))
         return list(outcomes)
 
     def charge_later(self, *charges: Charge) -> list[Outcome]:

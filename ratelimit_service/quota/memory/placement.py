@@ -19,13 +19,13 @@ from ratelimit_service.quota.store import Charge, Outcome
 
 __all__ = ["Place", "Placement"]
 
-SLICE_EVERY: Final = 16
+SLICE_EVERY: Final = 64
 """New keys, or charges that found no room, between two slices of reclaiming on the request path."""
 
-SLICE_OWN_KEYS: Final = 48
+SLICE_OWN_KEYS: Final = 192
 """Keys that such a slice looks at in the book that caused it: three for each key made, so reclaiming keeps ahead."""
 
-SLICE_OTHER_KEYS: Final = 16
+SLICE_OTHER_KEYS: Final = 64
 """Keys that it looks at in the other books, in turn."""
 
 PRESSED_KEYS: Final = 8

@@ -24,7 +24,7 @@ from ratelimit_service.quota.memory.bounds import MIB, Bounds, CallSoon, Clock, 
 from ratelimit_service.quota.memory.ledger import ledger_for
 from ratelimit_service.quota.memory.placement import Place, Placement
 from ratelimit_service.quota.memory.sweeper import SLICE_KEYS, Sweeper
-from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Usage
+from ratelimit_service.quota.store import Charge, Done, EnforcedCharges, Outcome, Role, Usage
 
 __all__ = ["PAGE_COUNTERS", "MemoryStore"]
 
@@ -87,7 +87,11 @@ class MemoryStore:
                         self._places.grew(book, now)
                     return (outcome,)
                 return (self._take_anywhere(charge, now),)
-        return self._charge_distinct(charges, now) or self._charge_group(charges, now)
+        if charges.__class__ is EnforcedCharges:
+            outcomes = self._charge_enforced(charges, now)
+            if outcomes is not None:
+                return outcomes
+        return self._charge_group(charges, now)
 
     def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
         """Decide on the loop's next turn, by the clock of then."""
@@ -223,35 +227,55 @@ class MemoryStore:
 
     # Several charges.
 
-    def _charge_distinct(self, charges: Sequence[Charge], now: Instant) -> list[Outcome] | None:
-        """Decide a request of ENFORCE charges on different limits with room for all, or return None."""
+    def _charge_enforced(self, charges: EnforcedCharges, now: Instant) -> list[Outcome] | None:
+        """Decide a request of ENFORCE charges on different limits with room for all, or return None.
+
+        Each is taken in turn. When one does not fit, those before it are given back at the same instant, which undoes
+        them.
+        """
         wanted = len(charges)
-        if self._bounds.headroom < wanted or len({charge.identity for charge in charges}) < wanted:
+        if self._bounds.headroom < wanted:
             return None
-        books: list[Book] = []
+        find = self._books.get
+        outcomes: list[Outcome] = []
+        grown: list[Book] = []
+        for charge in charges:
+            book = find(charge.identity)
+            if book is None or not book.open or book.share.headroom < wanted:
+                self._give_back(charges[: len(outcomes)], now)
+                return None
+            outcome = book.take(charge.limit, charge.key, charge.hits, now)
+            if outcome.over:
+                self._give_back(charges[: len(outcomes)], now)
+                return self._say_denied(charges, now)
+            outcomes.append(outcome)
+            if not outcome.before:
+                grown.append(book)
+        self._single_charges += wanted
+        # Only now that all is counted: settling may close a book that it finds empty.
+        for book in grown:
+            self._places.grew(book, now)
+        return outcomes
+
+    def _say_denied(self, charges: EnforcedCharges, now: Instant) -> list[Outcome] | None:
+        """What to say of each charge when not all fit and nothing was counted; None as in `_charge_enforced`."""
+        outcomes = []
         for charge in charges:
             book = self._books.get(charge.identity)
-            if charge.role is not _ENFORCE or book is None or not book.open or book.share.headroom < wanted:
+            if book is None or not book.open or book.share.headroom < len(charges):
                 return None
-            books.append(book)
-        self._single_charges += wanted
-        outcomes = [
-            book.ledger.judge(charge.limit, charge.key, charge.hits, now)
-            for book, charge in zip(books, charges, strict=True)
-        ]
-        if any(outcome.over for outcome in outcomes):
-            return [
-                outcome if outcome.over or not charge.hits else book.ledger.judge(charge.limit, charge.key, 0, now)
-                for outcome, book, charge in zip(outcomes, books, charges, strict=True)
-            ]
-        for book, charge in zip(books, charges, strict=True):
-            if charge.hits:
-                book.ledger.spend(charge.limit, charge.key, charge.hits, now)
-        # Only now that all is counted: settling may close a book that it finds empty.
-        for outcome, book in zip(outcomes, books, strict=True):
-            if not outcome.before:
-                self._places.grew(book, now)
+            outcome = book.ledger.judge(charge.limit, charge.key, charge.hits, now)
+            if charge.hits and not outcome.over:
+                outcome = book.ledger.judge(charge.limit, charge.key, 0, now)
+            outcomes.append(outcome)
+        self._single_charges += len(charges)
         return outcomes
+
+    def _give_back(self, charges: Sequence[Charge], now: Instant) -> None:
+        """Undo what was taken at this very instant."""
+        for charge in charges:
+            if charge.hits:
+                self._books[charge.identity].ledger.give_back(charge.limit, charge.key, charge.hits, now)
 
     def _charge_group(self, charges: Sequence[Charge], now: Instant) -> list[Outcome]:
         """Decide any request: find each charge's counter, decide on all of them, then count."""

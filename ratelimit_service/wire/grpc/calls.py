@@ -118,9 +118,14 @@ def _inflate(message: bytes, most_bytes: int) -> bytes | GrpcError:
     return text
 
 
+def message_prefix(size: int) -> bytes:
+    """What stands before a message of `size` bytes that is not compressed."""
+    return write_prefix(0, size)
+
+
 def frame_message(message: bytes) -> bytes:
     """`message` behind its prefix, not compressed."""
-    return write_prefix(0, len(message)) + message
+    return message_prefix(len(message)) + message
 
 
 def trailers_only(error: GrpcError, fields: tuple[tuple[bytes, bytes], ...] = ()) -> Refusal:

@@ -62,9 +62,11 @@ class ControlFrames(Incoming):
         if flags & ACK:
             return
         self.settled = True
-        if self._peer.apply(payload):
-            self._resize_windows()
+        resized = self._peer.apply(payload)
+        # Before the DATA that a wider window lets go: the peer then sees what it follows from.
         self._out.append(frames.SETTINGS_ACK)
+        if resized:
+            self._resize_windows()
 
     def _on_push_promise(self, _flags: int, _stream: int, _payload: bytes, _events: list[Event]) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client cannot push")

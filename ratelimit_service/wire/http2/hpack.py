@@ -114,14 +114,41 @@ class Decoder:
                     field = entries[STATIC_LENGTH - index]
                 else:
                     raise HpackError(f"index {index} is not in the table")
+                name, value = field
             elif first & 0xE0 == 0x20:  # size update (§6.3)
                 at = self._resize(block, at, first_item=not listed_bytes)
                 continue
             elif first == 0x80:
                 raise HpackError("index 0 is not in the table")
-            else:
-                field, at = self._literal(block, at, first)
-            name, value = field
+            else:  # a literal: with indexing (§6.2.1), without (§6.2.2), never (§6.2.3)
+                mask = 0x3F if first >= 0x40 else 0x0F
+                index = first & mask
+                if index == mask:
+                    index, at = read_integer(block, at, mask)
+                else:
+                    at += 1
+                if index == 0:
+                    name, at = self._string(block, at)
+                else:
+                    name = (STATIC[index - 1] if index <= STATIC_LENGTH else self._entry(index))[0]
+                # As `_string` for short ones: every block that varies has a value or two of them.
+                size = block[at] & 0x7F
+                stop = at + 1 + size
+                if size == 0x7F or stop > end:
+                    value, at = self._string(block, at)
+                else:
+                    value = block[at + 1 : stop]
+                    if block[at] >= 0x80:
+                        value = huffman.decode(value)
+                    at = stop
+                field = (name, value)
+                if first >= 0x40:
+                    self.generation += 1
+                    self._size_bytes += len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+                    entries.append(field)
+                    # A field larger than the table empties it and is not kept either (§4.4).
+                    if self._size_bytes > self._size_limit_bytes:
+                        self._evict()
             listed_bytes += len(name) + len(value) + ENTRY_OVERHEAD_BYTES
             if listed_bytes <= most_bytes:
                 add(field)
@@ -130,24 +157,6 @@ class Decoder:
         if listed_bytes > most_bytes:
             raise HeaderListTooLarge
         return fields
-
-    def _literal(self, block: bytes, at: int, first: int) -> tuple[Field, int]:
-        """A literal: with indexing (§6.2.1), without (§6.2.2), never (§6.2.3)."""
-        mask = 0x3F if first >= 0x40 else 0x0F
-        index = first & mask
-        if index == mask:
-            index, at = read_integer(block, at, mask)
-        else:
-            at += 1
-        if index == 0:
-            name, at = self._string(block, at)
-        else:
-            name = (STATIC[index - 1] if index <= STATIC_LENGTH else self._entry(index))[0]
-        value, at = self._string(block, at)
-        field = (name, value)
-        if first >= 0x40:
-            self._insert(field)
-        return field, at
 
     def _entry(self, index: int) -> Field:
         if not 0 < index - STATIC_LENGTH <= len(self._entries):
@@ -179,14 +188,6 @@ class Decoder:
             self._evict()
             self.generation += 1
         return at
-
-    def _insert(self, field: Field) -> None:
-        self.generation += 1
-        self._size_bytes += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD_BYTES
-        self._entries.append(field)
-        # A field larger than the table empties it and is not kept either (§4.4).
-        if self._size_bytes > self._size_limit_bytes:
-            self._evict()
 
     def _evict(self) -> None:
         """Drop the oldest until the table is within its size."""

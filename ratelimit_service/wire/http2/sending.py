@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from struct import Struct
+from typing import Final
 
 from ratelimit_service.wire.http2 import frames, hpack
 from ratelimit_service.wire.http2.faults import ConnectionFault, StreamFault
@@ -30,23 +32,44 @@ class _Pending:
         self.blocked_since_us = 0
 
 
+_Pack = Callable[..., bytes]
+_MOST_TEMPLATES: Final = 512
+"""Answers of more bytes than this are put together piece by piece."""
+
+
 class Form:
-    """The blocks around the answers of one kind, prepared once: an answer is then two packings and its body.
+    """The blocks around the answers of one kind, prepared once: an answer is then one packing.
+
+    Args:
+        head, trailers: Header blocks of `hpack.encode`.
+        prefix: What stands before a message of so many bytes in its DATA frame.
 
     Attributes:
-        head, trailers: Header blocks of `hpack.encode`.
-        open: Packs, by `opening` and more, the head's frame and the header of the DATA frame.
-        close: Packs, by `closing` and more, the trailers' frame.
+        head, trailers: As given.
+        templates: By the size of a message, what packs all frames of its answer, and the constants that it packs.
     """
 
-    __slots__ = ("close", "closing", "head", "open", "opening", "trailers")
+    __slots__ = ("_prefix", "closing", "head", "opening", "templates", "trailers")
 
-    def __init__(self, head: bytes, trailers: bytes) -> None:
+    def __init__(self, head: bytes, trailers: bytes, prefix: Callable[[int], bytes] = lambda _size: b"") -> None:
         self.head, self.trailers = head, trailers
-        self.open = Struct(f">5sI{len(head)}sHBHI").pack
+        self._prefix = prefix
         self.opening = len(head).to_bytes(3, "big") + bytes((HEADERS, END_HEADERS))
-        self.close = Struct(f">5sI{len(trailers)}s").pack
         self.closing = len(trailers).to_bytes(3, "big") + bytes((HEADERS, END_HEADERS | END_STREAM))
+        self.templates = [self._template(size) for size in range(_MOST_TEMPLATES)]
+
+    def _template(self, size: int) -> tuple[_Pack, bytes, bytes, int]:
+        """(packs it, what stands between the stream's first and second number, the prefix, bytes of DATA)."""
+        prefix = self._prefix(size)
+        data = len(prefix) + size
+        middle = self.head + data.to_bytes(3, "big") + bytes((DATA, 0))
+        closing, trailers = len(self.closing), len(self.trailers)
+        pack = Struct(f">5sI{len(middle)}sI{len(prefix)}s{size}s{closing}sI{trailers}s").pack
+        return pack, middle, prefix, data
+
+    def data(self, message: bytes) -> bytes:
+        """The message behind its prefix."""
+        return self._prefix(len(message)) + message
 
 
 class Outgoing:
@@ -81,29 +104,26 @@ class Outgoing:
         self._out.clear()
         return out
 
-    def answer(self, stream: int, form: Form, body: bytes) -> None:
+    def answer(self, stream: int, form: Form, message: bytes) -> None:
         """Send a whole answer: header block, one message, trailer block. A closed stream is passed over."""
         opened = self._waiting.pop(stream, None)
         if opened is None:
             return
         self.answered += 1
-        size = len(body)
-        if (
-            size > self._send_window
-            or size > self._peer.initial_window + opened
-            or size > frames.MAX_FRAME_BYTES
-            or self._first_block
-            or (self._cut and stream in self._cut)
-        ):
-            self._open_pending(stream, opened, form.head)
-            self._queue(stream, body, form.trailers)
-            return
-        self._send_window -= size
-        self._out += (
-            form.open(form.opening, stream, form.head, size >> 8, size & 0xFF, DATA << 8, stream),
-            body,
-            form.close(form.closing, stream, form.trailers),
-        )
+        if len(message) < _MOST_TEMPLATES:
+            pack, middle, prefix, size = form.templates[len(message)]
+            if size <= self._send_window and size <= self._peer.initial_window + opened and self._plain(stream):
+                self._send_window -= size
+                self._out.append(
+                    pack(form.opening, stream, middle, stream, prefix, message, form.closing, stream, form.trailers)
+                )
+                return
+        self._open_pending(stream, opened, form.head)
+        self._queue(stream, form.data(message), form.trailers)
+
+    def _plain(self, stream: int) -> bool:
+        """Nothing but the answer itself is to be said on this stream."""
+        return not self._first_block and stream not in self._cut
 
     def answer_bare(self, stream: int, head: bytes) -> None:
         """Send an answer that is one header block (gRPC's trailers-only). A closed stream is passed over."""

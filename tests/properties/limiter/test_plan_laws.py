@@ -12,12 +12,13 @@ from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.limiter.engine import Limiter
 from ratelimit_service.limiter.memo import LARGEST_PLAN_BYTES, Memo
 from ratelimit_service.limiter.settings import LimiterSettings
+from ratelimit_service.limiter.several import SeveralPlan, plan_several
 from ratelimit_service.limiter.simple import SimplePlan, answer_simple
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.store import NEVER_US, Outcome, Source
 from ratelimit_service.transport.contract import Answer, Reply
 from ratelimit_service.wire.rls.client import encode_request
-from ratelimit_service.wire.rls.messages import Request
+from ratelimit_service.wire.rls.messages import Descriptor, Request
 from support.limiter_laws import OTHER_SNAPSHOT, SNAPSHOT, gaps_us, requests
 from support.limiters import LimiterHarness, request
 
@@ -69,6 +70,54 @@ def test_the_short_way_is_the_long_way(asked: Request, outcome: Outcome) -> None
     assert short.counters(rule, domain.name) == long.counters(rule, domain.name) != {}
     sources = [{source: getattr(each.table.sources, source.value) for source in Source} for each in (short, long)]
     assert sources[0] == sources[1]
+
+
+def plan_of(harness: LimiterHarness, asked: Request) -> SeveralPlan | None:
+    """The short plan of a request to `shop`, if it has one."""
+    return plan_several(harness.limiter._recipes, SNAPSHOT.domains[b"shop"], asked)
+
+
+plain_descriptors = st.builds(
+    Descriptor,
+    entries=st.tuples(
+        st.sampled_from((b"one", b"slide", b"bucket", b"two", b"shared")), st.sampled_from((b"a", b"b"))
+    ).map(lambda entry: (entry,)),
+    hits=st.sampled_from((None, 0, 1, 2, 5, 2**64 - 1)),
+)
+plain_requests = st.builds(
+    Request,
+    st.just(b"shop"),
+    st.lists(plain_descriptors, min_size=1, max_size=4, unique_by=lambda each: each.entries[0][0]).map(tuple),
+    st.sampled_from((0, 1, 2)),
+)
+
+
+@given(plain_requests, st.lists(outcomes, min_size=8, max_size=8))
+def test_the_short_way_of_several_limits_is_the_long_way(asked: Request, answers: list[Outcome]) -> None:
+    """Charges, bytes and counters are equal, whatever the store says of each charge."""
+    short, long = LimiterHarness(SNAPSHOT), LimiterHarness(SNAPSHOT)
+    several = plan_of(short, asked)
+    plan = long.limiter._planner.plan(SNAPSHOT.domains[b"shop"], asked)
+
+    assert several is not None
+    assert several.charges == plan.charges
+    said = answers[: len(plan.charges)]
+    assert short.limiter._finish_several(several, said) == long.limiter._finish(plan, b"", said, ())
+    for rule in {part.side.counters.rule for part in plan.parts if part.side is not None}:
+        assert short.counters(rule, "shop") == long.counters(rule, "shop") != {}
+    sources = [{source: getattr(each.table.sources, source.value) for source in Source} for each in (short, long)]
+    assert sources[0] == sources[1]
+
+
+@given(requests())
+def test_only_plain_requests_go_the_short_way(asked: Request) -> None:
+    """What has a short plan is charged as its long plan says, and denies, refunds and replaces nothing."""
+    harness = LimiterHarness(SNAPSHOT)
+    domain = SNAPSHOT.domains.get(asked.domain, SNAPSHOT.domains[b"shop"])
+    several = plan_several(harness.limiter._recipes, domain, asked)
+    plan = harness.limiter._planner.plan(domain, asked)
+
+    assert several is None or (several.charges == plan.charges and not plan.refunds and not plan.denied)
 
 
 def _apply(harness: LimiterHarness, snapshot: Snapshot) -> None:

@@ -157,3 +157,23 @@ def test_what_is_remembered_is_what_would_be_decoded(data: list[bytes]) -> None:
 def test_the_law_finds_each_planted_bug(mutant: type[HeaderBlocks], data: list[bytes]) -> None:
     """A table that lacks an entry, and an entry that has become another."""
     assert not _law(mutant, data)
+
+
+@given(
+    st.one_of(
+        st.binary(min_size=10, max_size=60),
+        st.text(st.characters(max_codepoint=126)).map(str.encode).map(huffman.encode),
+    )
+)
+@example(huffman.encode(b"0" * 16) + b"\xff")
+@example(huffman.encode(b"a" * 20 + b"\n" + b"b" * 20))
+def test_zlib_decodes_what_the_table_decodes(data: bytes) -> None:
+    """The same text or the same refusal, whatever was decoded before, long codes and bad padding included."""
+    texts = []
+    for decode in (huffman.decode, huffman.decode_by_table):
+        try:
+            texts.append(decode(data))
+        except huffman.BadHuffman:
+            texts.append(b"refused")
+
+    assert texts[0] == texts[1]

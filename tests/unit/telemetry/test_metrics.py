@@ -14,6 +14,7 @@ from ratelimit_service.telemetry.exposition import label_text, sample, seconds_t
 from ratelimit_service.telemetry.histogram import Histogram
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.telemetry.process import ProcessMetrics
+from ratelimit_service.transport.native_settings import NativeStats
 from ratelimit_service.wire.grpc.status import GrpcCode
 
 
@@ -43,6 +44,22 @@ def test_a_rule_has_no_series_before_its_first_event():
     ]
 
 
+def test_each_kind_of_abuse_has_a_series_from_the_start():
+    """So that an alert on its rate sees the first one."""
+    metrics = Metrics("1")
+    metrics.connections = lambda: NativeStats(7, 0, 5, 900, 12, {"rapid_reset": 0, "ping_flood": 2})
+
+    lines = [line for line in text_of(metrics).splitlines() if "connection" in line and line[0] != "#"]
+
+    assert lines == [
+        "tidegate_connections 5",
+        "tidegate_connections_accepted_total 7",
+        "tidegate_connections_refused_total 0",
+        'tidegate_connection_abuse_total{kind="rapid_reset"} 0',
+        'tidegate_connection_abuse_total{kind="ping_flood"} 2',
+    ]
+
+
 def test_every_family_of_a_full_scrape_is_in_the_catalogue_with_its_type():
     """HELP, TYPE and the labels come from one place."""
     metrics = Metrics("1")
@@ -53,6 +70,7 @@ def test_every_family_of_a_full_scrape_is_in_the_catalogue_with_its_type():
     metrics.bound = lambda domain, rule: 0
     metrics.config.applied("abc", domains=1, rules=2, wall_us=1)
     metrics.add_store("", lambda: StoreStats(*range(1, 16)))
+    metrics.connections = lambda: NativeStats(1, 2, 3, 4, 5, {"rapid_reset": 6})
     known = {metric.name: metric for metric in METRICS}
 
     families = list(text_string_to_metric_families(text_of(metrics)))

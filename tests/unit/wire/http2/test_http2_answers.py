@@ -7,7 +7,19 @@ import pytest
 from ratelimit_service.wire.http2.budgets import Abuse
 from ratelimit_service.wire.http2.frames import ErrorCode
 from ratelimit_service.wire.http2.sending import Form
-from support.http2_frames import DATA, END_STREAM, HEADERS, RST_STREAM, WINDOW_UPDATE, Peer, call, frame, settings, word
+from support.http2_frames import (
+    DATA,
+    END_STREAM,
+    HEADERS,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Peer,
+    call,
+    frame,
+    settings,
+    word,
+)
 
 FORM = Form(b"\x88", b"\x89")
 
@@ -123,6 +135,17 @@ def test_a_long_answer_is_cut_into_frames() -> None:
     peer.connection.answer(3, FORM, bytes(40_000))
 
     assert _data(peer) == [(3, 16_384), (3, 16_384), (3, 7_232)]
+
+
+def test_settings_are_acknowledged_before_the_data_that_they_let_go() -> None:
+    """A client that waits for the acknowledgement first, as h2spec does, still finds the DATA after it."""
+    peer = _asked(1)
+    peer.send(settings((4, 0)) + call(3))
+    peer.connection.answer(3, FORM, b"12345")
+    peer.read()
+    peer.send(settings((4, 1)))
+
+    assert [(each.kind, each.flags, len(each.payload)) for each in peer.read()] == [(SETTINGS, 1, 0), (DATA, 0, 1)]
 
 
 def test_a_window_update_while_the_connections_window_is_open_moves_nothing_else() -> None:
