@@ -9,8 +9,9 @@ CACHE := $(HOME)/.cache/tidegate
 POLICIES ?= examples/policies
 # Passed on to pytest: make test PYTEST="-k calendar -x"
 PYTEST ?=
+SECONDS ?= 60
 
-.PHONY: help setup run demo test coverage lint format check verify bench soak e2e generate lock docs clean
+.PHONY: help setup run demo test coverage lint format check verify bench soak e2e fuzz generate lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -44,6 +45,9 @@ bench: setup ## load generator and micro benchmarks; tables here, JSON in build/
 
 soak: setup ## the long form of the randomised tests
 	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/properties tests/contract $(PYTEST)
+
+fuzz: setup ## coverage-guided fuzzing of the wire codec, a minute in all; SECONDS=600 for more
+	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)
 
 generate: setup ## write what is made from the code: reference pages, descriptors
 	@$(BIN)/python tools/generate.py

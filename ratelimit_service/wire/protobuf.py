@@ -78,16 +78,16 @@ def read_varint(body: bytes, at: int, end: int) -> tuple[int, int]:
     return _read(body, at, end, 10)
 
 
-def read_tag(body: bytes, at: int, end: int) -> tuple[int, int]:
+def read_tag(body: bytes, at: int, end: int, *, least: int = 8) -> tuple[int, int]:
     """Return the tag at `at` (field number and wire type, undivided) and the index after it.
 
     Raises:
-        MalformedMessage: It is cut off, longer than five bytes, above 2³²−1, or its field number is 0.
+        MalformedMessage: It is cut off, longer than five bytes, above 2³²−1, or below `least`: its field number is 0.
     """
     if at < end and 8 <= body[at] < 0x80:
         return body[at], at + 1
     tag, after = _read(body, at, end, 5)
-    if tag > _MAX_TAG or tag < 8:
+    if tag > _MAX_TAG or tag < least:
         raise MalformedMessage(at, "invalid field number")
     return tag, after
 
@@ -137,7 +137,8 @@ def skip_field(body: bytes, at: int, end: int, tag: int, depth: int) -> int:
             at = _skip_scalar(body, at, end, wire_type)
         if not open_groups:
             return at
-        tag, at = read_tag(body, at, end)
+        # What nobody reads may have number 0, as protobuf's own parser (upb) has it.
+        tag, at = read_tag(body, at, end, least=0)
 
 
 def read_fields(body: bytes) -> Iterator[Field]:

@@ -113,8 +113,8 @@ def _inflate(message: bytes, most_bytes: int) -> bytes | GrpcError:
         return GrpcError(GrpcCode.INTERNAL, "the message is no gzip")
     if len(text) > most_bytes:
         return GrpcError(GrpcCode.RESOURCE_EXHAUSTED, f"a message of more than the {most_bytes} bytes allowed")
-    if not reader.eof:
-        return GrpcError(GrpcCode.INTERNAL, "the message's gzip is cut short")
+    if not reader.eof or reader.unused_data:
+        return GrpcError(GrpcCode.INTERNAL, "the message is not one whole gzip")
     return text
 
 

@@ -105,7 +105,7 @@ class Connection(ControlFrames):
         self.fault = fault
         self._rest = b""
         self._receiving.clear()
-        self._out.append(frames.goaway(self._newest, fault.code, fault.reason))
+        self._out.append(frames.goaway(min(self._newest, self._last_taken), fault.code, fault.reason))
 
     def _wait(self, data: bytes) -> int:
         """Go on when more has come; what can be seen to be wrong already is said at once."""

@@ -11,6 +11,7 @@ from ratelimit_service.wire.http2.events import ConnectionLimits, Event
 from ratelimit_service.wire.http2.faults import ConnectionFault, StreamFault
 from ratelimit_service.wire.http2.frames import ACK, LAST_STREAM, MAX_WINDOW, PRIORITY, RST_STREAM, ErrorCode
 from ratelimit_service.wire.http2.receiving import Incoming
+from ratelimit_service.wire.http2.uploads import Upload
 
 _LEAVING: Final = b"tidegate"
 """Opaque bytes of the PING that follows the first GOAWAY: its answer shows that the peer has read both."""
@@ -24,11 +25,13 @@ class ControlFrames(Incoming):
         finished: Nothing more is read; close the transport once `output()` is written.
     """
 
-    __slots__ = ("_announced", "finished", "settled")
+    __slots__ = ("_announced", "_last_taken", "finished", "settled")
 
     def __init__(self, limits: ConnectionLimits) -> None:
         super().__init__(limits)
         self._announced = False
+        # What the second GOAWAY named; a later one may not name more (§6.8).
+        self._last_taken = LAST_STREAM
         self.settled = False
         self.finished = False
 
@@ -101,7 +104,15 @@ class ControlFrames(Incoming):
             if stream:
                 raise StreamFault(stream, ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-        self._widen(stream, increment)
+        entry = self._receiving.get(stream)
+        if entry is None:
+            self._widen(stream, increment)
+            return
+        # The answer's window may be opened before the request has ended.
+        upload = self._receiving[stream] = entry if isinstance(entry, Upload) else Upload(entry)
+        upload.opened += increment
+        if self._peer.initial_window + upload.opened > MAX_WINDOW:
+            raise StreamFault(stream, ErrorCode.FLOW_CONTROL_ERROR, "the stream's window passes 2^31-1")
 
     def announce_end(self) -> None:
         """Begin a graceful end: tell the peer to open no more streams, and go on taking those on their way (§6.8).
@@ -117,6 +128,7 @@ class ControlFrames(Incoming):
         """Take the second step: streams from now on are refused; those below go on."""
         if self._accepting and not self.finished:
             self._accepting = False
+            self._last_taken = self._newest
             self._out.append(frames.goaway(self._newest, ErrorCode.NO_ERROR))
 
     _CONTROL: ClassVar[Mapping[int, Callable[[ControlFrames, int, int, bytes, list[Event]], None]]] = {

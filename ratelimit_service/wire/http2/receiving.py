@@ -165,7 +165,7 @@ class Incoming(Outgoing):
             raise StreamFault(stream, ErrorCode.PROTOCOL_ERROR, "a second block that does not end the stream")
         self._blocks.reader.check_trailers(fields)
         if isinstance(entry, Upload):
-            self._complete(stream, entry.head, bytes(entry.body), events)
+            self._complete(stream, entry.head, bytes(entry.body), events, entry.opened)
         else:
             self._complete(stream, entry, b"", events)
 
@@ -191,7 +191,7 @@ class Incoming(Outgoing):
         if len(upload.body) > self._limits.body_bytes:
             self._cut_off(stream, upload, flags, events)
         elif flags & END_STREAM:
-            self._complete(stream, upload.head, bytes(upload.body), events)
+            self._complete(stream, upload.head, bytes(upload.body), events, upload.opened)
         else:
             if not body:
                 self._spend(Abuse.EMPTY_DATA)
@@ -213,7 +213,7 @@ class Incoming(Outgoing):
         self._uncredited_bytes += len(upload.body)
         if not flags & END_STREAM:
             self._remember_cut(stream)
-        self._waiting[stream] = 0
+        self._waiting[stream] = upload.opened
         events.append(Oversized(stream, upload.head))
 
     def _make_room(self) -> None:
@@ -223,12 +223,12 @@ class Incoming(Outgoing):
             newest = next(stream for stream, entry in reversed(self._receiving.items()) if isinstance(entry, Upload))
             self._drop(newest, ErrorCode.REFUSED_STREAM)
 
-    def _complete(self, stream: int, head: Head, body: bytes, events: list[Event]) -> None:
+    def _complete(self, stream: int, head: Head, body: bytes, events: list[Event], opened: int = 0) -> None:
         self._receiving.pop(stream, None)
         self._uncredited_bytes += len(body)
         if head.content_length is not None and head.content_length != len(body):
             raise StreamFault(stream, ErrorCode.PROTOCOL_ERROR, "content-length and body differ")
-        self._waiting[stream] = 0
+        self._waiting[stream] = opened
         events.append(Request(stream, head, body))
 
     def _take(self, length: int) -> None:
@@ -243,6 +243,12 @@ class Incoming(Outgoing):
             self._window += self._uncredited_bytes
             self._uncredited_bytes = 0
 
+    def _resize_windows(self) -> None:
+        opened = [entry.opened for entry in self._receiving.values() if isinstance(entry, Upload)]
+        if self._peer.initial_window + max(opened, default=0) > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window passes 2^31-1")
+        super()._resize_windows()
+
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def reset(self, stream: int, code: ErrorCode) -> None:
@@ -251,7 +257,7 @@ class Incoming(Outgoing):
             self._drop(stream, code)
 
     def _on_stream_fault(self, fault: StreamFault, events: list[Event]) -> None:
-        if fault.stream > self._newest:
+        if fault.stream > self._newest or not fault.stream & 1:
             # RST_STREAM may not be sent on an idle stream (§6.4).
             raise ConnectionFault(fault.code, fault.reason)
         if fault.code is not ErrorCode.REFUSED_STREAM:

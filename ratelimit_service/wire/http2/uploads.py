@@ -14,14 +14,16 @@ class Upload:
         head: Its header block.
         body: What came so far; one buffer, so that a body in frames of one byte costs its bytes only.
         window: Bytes that the peer may still send on this stream.
+        opened: Send window of the answer that WINDOW_UPDATE added already.
     """
 
-    __slots__ = ("body", "head", "window")
+    __slots__ = ("body", "head", "opened", "window")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.body = bytearray()
         self.window = DEFAULT_WINDOW
+        self.opened = 0
 
 
 def unpad(flags: int, payload: bytes) -> bytes:
