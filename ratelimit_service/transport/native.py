@@ -17,7 +17,7 @@ from ratelimit_service.transport.contract import Decider
 from ratelimit_service.transport.native_connection import NativeConnection
 from ratelimit_service.transport.native_hub import Hub
 from ratelimit_service.transport.native_settings import NativeSettings, NativeStats
-from ratelimit_service.transport.native_sockets import Listener
+from ratelimit_service.transport.native_sockets import BACKLOG, Listener
 from ratelimit_service.transport.native_tls import ServerTls
 from ratelimit_service.transport.tls import TlsSettings
 
@@ -78,7 +78,9 @@ class NativeTransport:
         context, patience_s = None, None
         if self._tls is not None:
             context, patience_s = self._tls.context, self._hub.settings.settle_us / _US_PER_S
-        return await create(self._connect, sock=listener.socket, ssl=context, ssl_handshake_timeout=patience_s)
+        return await create(
+            self._connect, sock=listener.socket, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience_s
+        )
 
     def _connect(self) -> NativeConnection:
         return NativeConnection(self._hub, self._tls)

@@ -57,7 +57,7 @@ class _LateReply:
             connection.reply(self.stream, answer, self._began_ns)
 
 
-class NativeConnection(asyncio.Protocol):
+class NativeConnection(asyncio.BufferedProtocol):
     """Serves one client. Times are boot times in microseconds.
 
     Args:
@@ -105,8 +105,25 @@ class NativeConnection(asyncio.Protocol):
             self.leave(now_us)
         self.flush()
 
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Where the next read goes: one buffer for all connections, since each read is worked through at once."""
+        return self._hub.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Work through one read. Who fills the whole buffer has more to say, and lets others speak first."""
+        buffer = self._hub.buffer
+        self.data_received(bytes(buffer[:nbytes]))
+        transport = self._transport
+        if nbytes == len(buffer) and transport is not None and not self._blocked_us and not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self._blocked_us and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
-        """Work through one read."""
+        """Work through what one read brought."""
         now = self._hub.clock()
         wire = self._wire
         events = wire.receive(data, now.boot_us)

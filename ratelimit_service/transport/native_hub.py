@@ -23,6 +23,7 @@ _US_PER_S: Final = 1_000_000
 _SLICE: Final = 250
 """Connections looked at in one go: well below a millisecond."""
 _AGE_SPREAD: Final = 0.1
+_READ_BYTES: Final = 32 * 1024
 
 
 class Hub:
@@ -37,6 +38,7 @@ class Hub:
     Attributes:
         health: What the health service answers.
         wire_limits: Of each connection.
+        buffer: What is read goes here first.
         draining: No new connection is taken.
         connections: All that are open.
     """
@@ -52,6 +54,8 @@ class Hub:
         self.wire_limits: Final = ConnectionLimits(
             streams=settings.max_streams, body_bytes=settings.max_message_bytes + PREFIX_BYTES
         )
+        # Small, so that no client holds the loop for more than about two milliseconds at one go.
+        self.buffer: Final = memoryview(bytearray(_READ_BYTES))
         self.draining = False
         self.connections: dict[NativeConnection, None] = {}
         self._abuse = dict.fromkeys(Abuse, 0)

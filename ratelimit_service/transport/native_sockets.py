@@ -9,7 +9,8 @@ from typing import Final
 
 from ratelimit_service.transport.addresses import CannotListen, require_free, unix_path, with_port
 
-_BACKLOG: Final = 1_024
+BACKLOG: Final = 4_096
+"""Connections that wait to be taken; the system may allow fewer. Given to the loop too, which listens anew."""
 _ANY_V6: Final = "::"
 
 
@@ -51,7 +52,7 @@ class Listener:
         bound = socket.socket(socket.AF_UNIX)
         try:
             bound.bind(path)
-            bound.listen(_BACKLOG)
+            bound.listen(BACKLOG)
             self._inode = Path(path).stat().st_ino
         except OSError:
             bound.close()
@@ -64,4 +65,4 @@ def _tcp(address: str) -> socket.socket:
     host = host.strip("[]")
     family, _, _, _, where = socket.getaddrinfo(host or None, int(port), type=socket.SOCK_STREAM)[0]
     both = host == _ANY_V6 and socket.has_dualstack_ipv6()
-    return socket.create_server(where[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    return socket.create_server(where[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)

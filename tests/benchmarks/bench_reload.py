@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=1_000)
     parser.add_argument("--freeze", action="store_true", help="freeze the heap first, as the service does")
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop, as the service does")
+    parser.add_argument("--out", type=Path, default=machine.OUT)
     arguments = parser.parse_args()
     if arguments.freeze:
         gc.collect()
@@ -149,7 +150,7 @@ def main() -> None:
         result = asyncio.run(measure(arguments.policies))
     figures = {"policies": arguments.policies, **result}
     print(json.dumps(figures))
-    machine.write(machine.OUT / "reload.json", figures)
+    machine.write(arguments.out / "reload.json", figures)
 
 
 if __name__ == "__main__":

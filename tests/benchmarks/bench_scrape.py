@@ -14,6 +14,7 @@ import gc
 import json
 import sys
 import time
+from pathlib import Path
 
 import uvloop
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--series", type=int, default=50_000)
     parser.add_argument("--scrapes", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=machine.OUT)
     options = parser.parse_args()
     metrics = filled(options.series)
     gc.collect()
@@ -127,7 +129,7 @@ def main() -> None:
         "baseline": uvloop.run(over_a_socket(metrics, options.scrapes, "/livez")),
     }
     print(json.dumps(result))
-    machine.write(machine.OUT / "scrape.json", result)
+    machine.write(options.out / "scrape.json", result)
 
 
 if __name__ == "__main__":

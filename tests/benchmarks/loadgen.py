@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
+
+from tests.benchmarks.processes import pinned
 
 SOURCES = Path(__file__).parent / "loadgen"
 CACHE = Path.home() / ".cache" / "tidegate" / "bin"
@@ -15,6 +18,33 @@ CACHE = Path.home() / ".cache" / "tidegate" / "bin"
 
 class NoGoCompiler(Exception):
     """There is no Go compiler to build the load generator with."""
+
+
+class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the generator saw. Verdicts and latencies are of the measured time, -1: there is no latency.
+
+    Attributes:
+        calls_per_s: Answered in the measured time.
+        answered: All calls, those of the warm-up included.
+        ok, over, unknown: Calls by verdict.
+        grpc_errors: Calls that ended in another status than OK.
+        resets: Calls that the server reset.
+        failed_connections: Ended before their time.
+    """
+
+    calls_per_s: int
+    answered: int
+    ok: int
+    over: int
+    unknown: int
+    grpc_errors: int
+    resets: int
+    failed_connections: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
 
 
 def binary() -> Path:
@@ -30,12 +60,10 @@ def binary() -> Path:
     return target
 
 
-def run(arguments: Sequence[str], *, core: int | None, timeout_s: float) -> dict[str, float]:
+def run(arguments: Sequence[str], *, core: int | None, timeout_s: float) -> Figures:
     """One run, pinned to `core`; its figures. A call that was never answered fails the run."""
-    pin = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
-    command = [*pin, str(binary()), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    command = [*pinned(core), str(binary()), *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"loadgen {' '.join(arguments)}: {done.stderr.strip()}")
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+        raise RuntimeError(f"loadgen {' '.join(arguments)}: {done.stderr.decode().strip()}")
+    return msgspec.json.decode(done.stdout, type=Figures)

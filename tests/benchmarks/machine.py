@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 OUT = Path("build/bench")
 """Where figures go unless told otherwise."""
+LOAD_BEFORE = os.getloadavg()[0]
+"""What else ran here in the minute before: processes that wanted a core. Latencies of a busy machine are its own."""
 
 
 def _processor() -> str:
@@ -31,6 +33,7 @@ def facts() -> dict[str, object]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+        "load_before": round(LOAD_BEFORE, 2),
         "kernel": platform.release(),
         "python": sys.version.split()[0],
         "revision": revision.stdout.strip() or "uncommitted",

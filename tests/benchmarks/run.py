@@ -6,69 +6,86 @@ Figures of one run belong together; compare ratios, not absolute values of diffe
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+import msgspec
 from rich.progress import track
-from rich.table import Table
 
 from ratelimit_service.app import TRANSPORTS
-from tests.benchmarks import loadgen, machine, service_load
+from tests.benchmarks import loadgen, machine, processes, published, tables
+from tests.benchmarks.scenarios import SCENARIOS
+from tests.benchmarks.service_load import Row, measure
 
-MICRO = ("bench_ledgers", "bench_limiter", "bench_reload", "bench_scrape")
+PARTS = {
+    "bench_disturbed": ("--seconds", "2", "--rounds", "1"),
+    "bench_c_server": ("--seconds", "1", "--rounds", "1"),
+    "bench_h2load": ("--calls", "20000"),
+    "bench_memory": ("--calls", "200000"),
+    "bench_abuse": ("--seconds", "3", "--rounds", "1"),
+    "bench_ledgers": (),
+    "bench_limiter": ("--calls", "20000"),
+    "bench_reload": ("--policies", "100"),
+    "bench_scrape": ("--series", "5000"),
+}
+"""Programs that can be run alone too and keep a file of figures each, with what makes them quick."""
+QUIET_LOAD = 0.5
+SHOWN = (
+    "transport", "scenario", "reach", "calls_per_s", "cpu_us", "core_calls_per_s", "allowed", "denied", "refused",
+    "shared", "grpc_errors", "p50_ms", "p95_ms", "p99_ms", "rss_mib",
+)  # fmt: skip
 
 
-def service(seconds: int | None, only: str) -> list[dict[str, object]]:
-    """Every scenario over every transport."""
-    cores = sorted(os.sched_getaffinity(0))
-    server_core, load_core = (cores[0], cores[-1]) if len(cores) > 1 else (None, None)
-    rows: list[dict[str, object]] = []
-    for transport in TRANSPORTS:
-        with service_load.server(transport, core=server_core) as target:
-            idle = target.rss_mib()
-            for scenario in track(service_load.SCENARIOS, description=f"{transport}"):
-                if only and only not in scenario.name:
-                    continue
-                figures = service_load.measure(scenario, target, seconds=seconds or scenario.seconds, core=load_core)
-                facts = {"transport": transport, "scenario": scenario.name, "note": scenario.note}
-                rows.append({**facts, "idle_rss_mib": round(idle, 1), **figures})
+def service(seconds: float | None, only: str, rounds: int) -> list[Row]:
+    """Every scenario over every transport; those of one scenario one after the other, so that they compare."""
+    cores = processes.cores()
+    asked = [scenario for scenario in SCENARIOS if only in scenario.name]
+    rows = []
+    for scenario in track(asked, description="service"):
+        runs = [
+            [measure(scenario, transport, seconds=seconds, cores=cores) for transport in TRANSPORTS]
+            for _ in range(rounds)
+        ]
+        rows += [middle(transport_runs) for transport_runs in zip(*runs, strict=True)]
     return rows
 
 
-def show(rows: list[dict[str, object]]) -> None:
-    """Print the rows as a table."""
-    table = Table(title="service over gRPC (server on one core, generator on another)")
-    latencies = ("p50_ms", "p95_ms", "p99_ms")
-    columns = ("transport", "scenario", "calls_per_s", "ok", "over", "grpc_errors", *latencies, "rss_mib")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("transport", "scenario") else "right")
-    for row in rows:
-        table.add_row(*(f"{row[c]:,}" if isinstance(row[c], int | float) else str(row[c]) for c in columns))
-    Console(width=150).print(table)
+def middle(runs: Sequence[Row]) -> Row:
+    """The run in the middle by p99: one whole run, no mixture."""
+    return sorted(runs, key=lambda row: row.p99_ms)[len(runs) // 2]
 
 
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=None, help="measured time of each scenario (default: its own)")
+    parser.add_argument("--seconds", type=float, default=None, help="measured time of each scenario (default: its own)")
+    parser.add_argument("--rounds", type=int, default=1, help="told is the one in the middle by p99")
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
-    parser.add_argument("--skip-micro", action="store_true", help="service only")
+    parser.add_argument("--service-only", action="store_true", help="leave the other programs out")
+    parser.add_argument("--quick", action="store_true", help="a second each: to see that it runs, not to quote")
+    parser.add_argument("--long", action="store_true", help="50,000,000 calls where memory is measured")
     parser.add_argument("--out", type=Path, default=machine.OUT)
     options = parser.parse_args()
     try:
-        rows = service(options.seconds, options.only)
+        loadgen.binary()
     except loadgen.NoGoCompiler as missing:
         print(missing, file=sys.stderr)
         return 1
-    show(rows)
-    target = options.out / "service.json"
-    machine.write(target, {"rows": rows})
-    if not options.skip_micro:
-        for name in MICRO:
-            subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], check=True)
+    if machine.LOAD_BEFORE > QUIET_LOAD:
+        print(f"this machine is busy (load {machine.LOAD_BEFORE:.1f}): latencies will tell of that", file=sys.stderr)
+    rows = service(1 if options.quick else options.seconds, options.only, options.rounds)
+    tables.show("service over gRPC: server on one core, generator on another, a server for each row", rows, SHOWN)
+    tables.show(f"others, {published.SOURCE}", published.TABLE)
+    others = {"source": published.SOURCE, "rows": msgspec.to_builtins(published.TABLE)}
+    machine.write(
+        options.out / "service.json", {"rounds": options.rounds, "rows": msgspec.to_builtins(rows), "published": others}
+    )
+    for name, quickly in PARTS.items() if not options.service_only else ():
+        how = quickly if options.quick else ("--long",) if options.long and name == "bench_memory" else ()
+        command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--out", str(options.out), *how]
+        subprocess.run(command, check=True)
     print(f"written: {options.out}/*.json")
     return 0
 

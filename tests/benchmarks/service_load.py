@@ -2,70 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from tests.benchmarks import loadgen
+from tests.benchmarks import loadgen, processes
+from tests.benchmarks.processes import Cores
+from tests.benchmarks.scenarios import Scenario
 
 POLICIES = Path(__file__).parent / "policies"
-TWO_DESCRIPTORS = (
-    "-descriptor", "plan=gold,method=POST,account={}",
-    "-descriptor", "route=pay,region=eu,address={}",
-)  # fmt: skip
-
-
-class Scenario(msgspec.Struct, frozen=True):
-    """A named load.
-
-    Attributes:
-        name: Shown in tables and JSON.
-        arguments: Of the generator.
-        note: What it is for.
-        seconds: Measured time.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    note: str
-    seconds: int = 5
-
-
-SCENARIOS = (
-    Scenario("zipf 4x16", ("-conns", "4", "-streams", "16"), "closed loop, 10,000 keys, Zipf 1.1"),
-    Scenario(
-        "uniform 4x16",
-        ("-conns", "4", "-streams", "16", "-zipf", "0", "-keys", "100000"),
-        "closed loop, 100,000 keys, uniform",
-    ),
-    Scenario(
-        "new keys 4x16",
-        ("-conns", "4", "-streams", "16", "-fresh", "-descriptor", "visitor={}"),
-        "closed loop, every key new, window 1 s",
-    ),
-    Scenario("sliding 4x16", ("-conns", "4", "-streams", "16", "-descriptor", "client={}"), "sliding window, Zipf 1.1"),
-    Scenario("bucket 4x16", ("-conns", "4", "-streams", "16", "-descriptor", "token={}"), "token bucket, Zipf 1.1"),
-    Scenario(
-        "own headers 4x16",
-        ("-conns", "4", "-streams", "16", "-traceparent", "-timeout"),
-        "each call with its own traceparent and grpc-timeout",
-    ),
-    Scenario("8x1", ("-conns", "8", "-streams", "1"), "one call in flight on each of 8 connections"),
-    Scenario(
-        "two descriptors 4x16",
-        ("-conns", "4", "-streams", "16", *TWO_DESCRIPTORS),
-        "2 descriptors of 3 entries, 2 limits each",
-    ),
-    Scenario("open loop 1,000/s", ("-conns", "4", "-streams", "256", "-rate", "1000"), "latency at 1,000/s"),
-    Scenario("open loop 10,000/s", ("-conns", "4", "-streams", "1024", "-rate", "10000"), "latency at 10,000/s"),
-)
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -75,50 +28,115 @@ class Server(msgspec.Struct, frozen=True):
     admin: str
     pid: int
 
-    def rss_mib(self) -> float:
-        """Resident memory of the process now, in MiB."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        return int(found.group(1)) / 1024 if found else -1.0
+    @property
+    def grpc_port(self) -> int:
+        """Where it listens."""
+        return int(self.grpc.rpartition(":")[2])
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series now; 0: it has none."""
+        with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(rf"{name}[ {{]", line))
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One scenario over one transport.
+
+    Attributes:
+        transport, scenario, note: What was measured.
+        reach: Calls per second, or a latency, that the design asks for; empty: none.
+        calls_per_s: As the generator saw it, from its own core; on a shared machine the noisiest figure.
+        cpu_us: Processor time of the server for each call, its kernel side included.
+        core_calls_per_s: What a core could answer, if it did nothing else: 1 s / `cpu_us`.
+        allowed, denied: Shares of the answers; what is neither of them ended in a gRPC error or without a verdict.
+        refused: Share of the calls that the store denied because it was full.
+        shared: Share of the calls that were counted together with other keys because it was nearly so.
+        grpc_errors, resets: Calls without a verdict.
+        idle_rss_mib, rss_mib: Memory of the server before and after.
+    """
+
+    transport: str
+    scenario: str
+    note: str
+    reach: str
+    calls_per_s: int
+    cpu_us: float
+    core_calls_per_s: int
+    allowed: float
+    denied: float
+    refused: float
+    shared: float
+    grpc_errors: int
+    resets: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    idle_rss_mib: float
+    rss_mib: float
 
 
 @contextmanager
 def server(
-    transport: str, *, core: int | None, policies: Path = POLICIES, flags: tuple[str, ...] = ()
+    transport: str, *, core: int | None, policies: tuple[Path, ...] = (POLICIES,), flags: tuple[str, ...] = ()
 ) -> Iterator[Server]:
     """The service as users start it, on free ports; ended and awaited at exit."""
     command = [
-        sys.executable, "-m", "ratelimit_service.cli", "serve", "--policies", str(policies), "--transport", transport,
+        *processes.pinned(core), sys.executable, "-m", "ratelimit_service.cli", "serve", "--transport", transport,
+        *(word for path in policies for word in ("--policies", str(path))),
         "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain-delay", "0s", *flags,
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        if core is not None:
-            os.sched_setaffinity(process.pid, {core})
-        grpc = admin = ""
-        deadline = time.monotonic() + 30
-        seen = []
-        assert process.stdout is not None
-        while not (grpc and admin):
-            line = process.stdout.readline()
-            seen.append(line)
-            if not line or time.monotonic() > deadline:
-                raise RuntimeError("the service did not start:\n" + "".join(seen))
-            grpc = grpc or _address(line, "grpc")
-            admin = admin or _address(line, "admin")
-        yield Server(grpc, admin, process.pid)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        try:
+            deadline = time.monotonic() + 30
+            ready = None
+            while ready is None:
+                time.sleep(0.05)
+                log.seek(0)
+                written = log.read()
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the service did not start:\n{written}")
+                ready = re.search(r"is ready: grpc (\S+) admin (\S+)\n", written)
+            yield Server(ready[1], ready[2], process.pid)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
-def _address(line: str, what: str) -> str:
-    found = re.search(rf'"?{what}"?\W+(127\.0\.0\.1:\d+)', line)
-    return found.group(1) if found else ""
-
-
-def measure(scenario: Scenario, target: Server, *, seconds: int, core: int | None) -> dict[str, float]:
-    """Run one scenario; the generator's figures and the server's memory after it."""
-    arguments = ("-addr", target.grpc, "-duration", f"{seconds}s", *scenario.arguments)
-    figures = loadgen.run(arguments, core=core, timeout_s=seconds + 60)
-    return {**figures, "rss_mib": round(target.rss_mib(), 1)}
+def measure(scenario: Scenario, transport: str, *, seconds: float | None, cores: Cores) -> Row:
+    """One scenario over a server of its own, for its own time or `seconds`."""
+    measured_s = seconds or scenario.seconds
+    with server(transport, core=cores.server, flags=scenario.flags) as target:
+        idle_rss_mib, cpu_s = processes.rss_mib(target.pid), processes.cpu_s(target.pid)
+        arguments = ("-addr", target.grpc, "-duration", f"{measured_s}s", *scenario.arguments)
+        figures = loadgen.run(arguments, core=cores.load, timeout_s=measured_s + 60)
+        cpu_us = (processes.cpu_s(target.pid) - cpu_s) * 1e6 / max(1, figures.answered)
+        rss_mib = processes.rss_mib(target.pid)
+        refused = target.metric("tidegate_store_refused_total")
+        shared = target.metric("tidegate_store_shared_decisions_total")
+    verdicts = figures.ok + figures.over + figures.unknown + figures.grpc_errors + figures.resets
+    return Row(
+        transport=transport,
+        scenario=scenario.name,
+        note=scenario.note,
+        reach=scenario.reach if transport == "native" else "",
+        calls_per_s=figures.calls_per_s,
+        cpu_us=round(cpu_us, 2),
+        core_calls_per_s=round(1e6 / cpu_us) if cpu_us else 0,
+        allowed=round(figures.ok / max(1, verdicts), 4),
+        denied=round(figures.over / max(1, verdicts), 4),
+        refused=round(refused / max(1, figures.answered), 4),
+        shared=round(shared / max(1, figures.answered), 4),
+        grpc_errors=figures.grpc_errors,
+        resets=figures.resets,
+        p50_ms=figures.p50_ms,
+        p95_ms=figures.p95_ms,
+        p99_ms=figures.p99_ms,
+        p999_ms=figures.p999_ms,
+        max_ms=figures.max_ms,
+        idle_rss_mib=idle_rss_mib,
+        rss_mib=rss_mib,
+    )

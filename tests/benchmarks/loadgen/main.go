@@ -3,6 +3,7 @@
 //
 // Closed loop: every connection keeps `-streams` calls in flight. Open loop (`-rate`): calls leave on
 // schedule whatever the answers do, and latency counts from the scheduled time, so a stall is not hidden.
+// `-calls` ends after so many calls instead of after a time.
 package main
 
 import (
@@ -19,7 +20,7 @@ import (
 type options struct {
 	addr, authority  string
 	conns, streams   int
-	keys             int
+	calls, keys      int
 	zipf             float64
 	fresh            bool
 	duration, warmup time.Duration
@@ -39,6 +40,7 @@ func (l *list) Set(v string) error { *l = append(*l, v); return nil }
 // tally is what one connection saw after the warm-up.
 type tally struct {
 	OK, Over, Unknown, GRPCErrors, Resets uint64
+	answered                              uint64 // all of them, those of the warm-up included
 	latenciesUS                           []uint32
 }
 
@@ -49,6 +51,7 @@ func parse() options {
 	flag.StringVar(&o.authority, "authority", "tidegate", ":authority header")
 	flag.IntVar(&o.conns, "conns", 4, "connections")
 	flag.IntVar(&o.streams, "streams", 16, "calls in flight per connection")
+	flag.IntVar(&o.calls, "calls", 0, "end after so many calls, all of them counted; 0: after -duration")
 	flag.IntVar(&o.keys, "keys", 10000, "distinct values")
 	flag.Float64Var(&o.zipf, "zipf", 1.1, "Zipf exponent above 1; 0: uniform")
 	flag.BoolVar(&o.fresh, "fresh", false, "a value never seen before in every request")
@@ -65,6 +68,9 @@ func parse() options {
 		descriptors = list{"user={}"}
 	}
 	o.descriptors = descriptors
+	if o.calls > 0 {
+		o.warmup, o.duration = 0, 24*time.Hour
+	}
 	host := o.addr[:strings.LastIndex(o.addr+":", ":")]
 	if !strings.HasPrefix(host, "127.") && host != "localhost" && !strings.HasPrefix(host, "[::1]") {
 		fmt.Fprintln(os.Stderr, "loadgen: loopback addresses only")
@@ -75,6 +81,10 @@ func parse() options {
 
 func main() {
 	o := parse()
+	messages := prepare(o)
+	if o.rate > 0 {
+		spareThreads(o.conns)
+	}
 	tallies := make([]tally, o.conns)
 	errors := make([]error, o.conns)
 	begin := time.Now()
@@ -83,10 +93,14 @@ func main() {
 		wait.Add(1)
 		go func(i int) {
 			defer wait.Done()
-			errors[i] = newWorker(o, i, begin, &tallies[i]).run()
+			errors[i] = newWorker(o, messages, i, begin, &tallies[i]).run()
 		}(i)
 	}
 	wait.Wait()
+	measured := o.duration
+	if o.calls > 0 {
+		measured = time.Since(begin)
+	}
 	var sum tally
 	failed := 0
 	for i := range tallies {
@@ -96,6 +110,7 @@ func main() {
 		sum.Unknown += t.Unknown
 		sum.GRPCErrors += t.GRPCErrors
 		sum.Resets += t.Resets
+		sum.answered += t.answered
 		sum.latenciesUS = append(sum.latenciesUS, t.latenciesUS...)
 		if errors[i] != nil {
 			failed++
@@ -111,7 +126,8 @@ func main() {
 	}
 	total := sum.OK + sum.Over + sum.Unknown + sum.GRPCErrors + sum.Resets
 	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"calls_per_s": int(float64(total) / o.duration.Seconds()),
+		"calls_per_s": int(float64(total) / measured.Seconds()),
+		"answered":    sum.answered,
 		"ok":          sum.OK, "over": sum.Over, "unknown": sum.Unknown,
 		"grpc_errors": sum.GRPCErrors, "resets": sum.Resets, "failed_connections": failed,
 		"p50_ms": at(.5), "p95_ms": at(.95), "p99_ms": at(.99), "p999_ms": at(.999), "max_ms": at(1),

@@ -31,7 +31,19 @@ func message(domain string, descriptors []string, value string) []byte {
 	return append(out, body...)
 }
 
-// source hands out messages: from a prepared set by Zipf or uniform choice, or fresh ones for ever.
+// prepare makes the messages that all connections choose from; none where every value is new.
+func prepare(o options) [][]byte {
+	if o.fresh {
+		return nil
+	}
+	prepared := make([][]byte, o.keys)
+	for i := range prepared {
+		prepared[i] = message(o.domain, o.descriptors, fmt.Sprintf("u%07d", i))
+	}
+	return prepared
+}
+
+// source hands out messages: of the prepared ones by Zipf or uniform choice, or fresh ones for ever.
 type source struct {
 	o        options
 	prepared [][]byte
@@ -41,16 +53,10 @@ type source struct {
 	count    int
 }
 
-func newSource(o options, worker int) *source {
-	s := &source{o: o, worker: worker, random: rand.New(rand.NewSource(o.seed + int64(worker)))}
-	if !o.fresh {
-		s.prepared = make([][]byte, o.keys)
-		for i := range s.prepared {
-			s.prepared[i] = message(o.domain, o.descriptors, fmt.Sprintf("u%07d", i))
-		}
-		if o.zipf > 1 {
-			s.zipf = rand.NewZipf(s.random, o.zipf, 1, uint64(o.keys-1))
-		}
+func newSource(o options, prepared [][]byte, worker int) *source {
+	s := &source{o: o, prepared: prepared, worker: worker, random: rand.New(rand.NewSource(o.seed + int64(worker)))}
+	if !o.fresh && o.zipf > 1 {
+		s.zipf = rand.NewZipf(s.random, o.zipf, 1, uint64(o.keys-1))
 	}
 	return s
 }

@@ -36,8 +36,8 @@ type worker struct {
 	failed  chan error
 }
 
-func newWorker(o options, index int, begin time.Time, t *tally) *worker {
-	return &worker{o: o, index: index, begin: begin, tally: t, source: newSource(o, index),
+func newWorker(o options, messages [][]byte, index int, begin time.Time, t *tally) *worker {
+	return &worker{o: o, index: index, begin: begin, tally: t, source: newSource(o, messages, index),
 		window: 65535, places: make(chan struct{}, o.streams), failed: make(chan error, 1)}
 }
 
@@ -98,18 +98,22 @@ func (w *worker) send() error {
 	if w.o.rate > 0 {
 		every = time.Duration(float64(time.Second) * float64(w.o.conns) / w.o.rate)
 	}
+	if every > 0 {
+		sleepPrecisely()
+	}
 	due := time.Now().Add(every * time.Duration(w.index) / time.Duration(w.o.conns))
 	stream := uint32(1)
+	most := (w.o.calls + w.o.conns - 1) / w.o.conns // 0: no end by number
 	for n := 0; ; n++ {
-		if (every > 0 || n&31 == 0) && time.Now().After(stop) {
+		if (every > 0 || n&31 == 0) && time.Now().After(stop) || most > 0 && n == most {
 			w.flush()
 			return nil
 		}
 		if every > 0 {
 			due = due.Add(every)
-			if pause := time.Until(due); pause > 0 {
+			if time.Until(due) > 0 {
 				w.flush()
-				time.Sleep(pause)
+				sleepUntil(due)
 			}
 		}
 		select {
@@ -156,6 +160,7 @@ func (w *worker) finish(stream uint32, count *uint64) {
 		*count++
 		w.tally.latenciesUS = append(w.tally.latenciesUS, uint32(time.Since(w.begin).Microseconds()-started))
 	}
+	w.tally.answered++
 	atomic.AddInt64(&w.flight, -1)
 	<-w.places
 }

@@ -251,6 +251,43 @@ async def test_a_client_that_does_not_read_is_not_read() -> None:
     assert served.hub.stats().abuse["slow_reader"] == 1
 
 
+def fill(connection: NativeConnection, data: bytes) -> None:
+    """What the loop does with a read."""
+    buffer = connection.get_buffer(-1)
+    buffer[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+@on_loop
+async def test_who_fills_the_buffer_lets_others_speak_first() -> None:
+    """A full read is worked through, and the next one waits for a turn of the loop; a shorter one waits for nothing."""
+    served = Served()
+    size = len(served.hub.buffer)
+    fill(served.client, call(1, b"one"))
+    after_short = served.socket.reads
+    begun = headers(3) + frame(DATA, 0, 3, bytes(16_000))
+    fill(served.client, begun + frame(DATA, 0, 3, bytes(8_000)) + frame(DATA, 0, 3, bytes(size - len(begun) - 8_018)))
+    after_full = served.socket.reads
+    await asyncio.sleep(0)
+
+    assert (after_short, after_full, served.socket.reads) == (True, False, True)
+
+
+@on_loop
+async def test_a_full_read_of_a_client_that_does_not_read_keeps_it_waiting() -> None:
+    """Only when it reads again is it read; one that closed meanwhile is left alone."""
+    served, other = Served(), Served()
+    for each in (served, other):
+        each.client.pause_writing()
+        fill(each.client, bytes(len(each.hub.buffer)))
+    other.client.resume_writing()
+    fill(other.client, bytes(len(other.hub.buffer)))
+    other.socket.close()
+    await asyncio.sleep(0)
+
+    assert (served.socket.reads, other.socket.reads) == (False, False)
+
+
 @on_loop
 async def test_flow_control_callbacks_after_the_end_do_nothing() -> None:
     """The loop may call them while a transport closes."""
