@@ -42,7 +42,7 @@ class Flag(msgspec.Struct, frozen=True):
 
 FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--policies", "", "File or folder of policies; may be repeated.", separator=":"),
-    Flag("--store", MEMORY_STORE, "Where hits are counted."),
+    Flag("--store", MEMORY_STORE, "Where hits are counted: memory:// or redis://HOST:PORT and its kin."),
     Flag("--grpc", "0.0.0.0:8081", "HOST:PORT or unix:PATH that Envoy asks; may be repeated.", separator=","),
     Flag("--admin", "0.0.0.0:8080", "HOST:PORT of health, metrics and debug pages."),
     Flag("--transport", "native", "Server that speaks gRPC: our own, or the reference one with reflection."),
@@ -54,9 +54,32 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--drain-grace", "25s", "When to exit at the latest after SIGTERM, the delay included."),
     Flag("--store-max-keys", "1000000", "Keys that the memory store holds."),
     Flag("--store-max-bytes", "200Mi", "Memory that the memory store holds."),
-    Flag("--slots", "1", "Most replicas that will share one store; no effect with memory://."),
+    Flag("--slots", "1", "Most replicas that will share one store, 1: not said; no effect with memory://."),
+    Flag("--secrets-dir", "/etc/tidegate/secrets", "Folder <namespace>/<name>/ with the secrets that profiles name."),
     Flag("--deadline", "10ms", "When a call is answered at the latest, whatever the store does."),
     Flag("--compat", "none", "Count and fail exactly like another service: none or envoyproxy."),
+    Flag(
+        "--compat-per-second-store",
+        "",
+        "With --compat envoyproxy over Redis: a second Redis, for limits per second.",
+    ),
+    Flag(
+        "--compat-expiry-jitter",
+        "300s",
+        "With --compat envoyproxy over Redis: less than this is added to each expiry.",
+    ),
+    Flag(
+        "--compat-local-cache-bytes",
+        "0",
+        "With --compat envoyproxy over Redis: memory for keys known to be over their limit.",
+    ),
+    Flag(
+        "--compat-stop-when-over",
+        "false",
+        "With --compat envoyproxy over Redis: look first, and count only keys that cross their limit.",
+        switch=True,
+        upstream_env="STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT",
+    ),
     Flag("--log-format", "json", "json or console."),
     Flag("--log-level", "info", "debug, info, warning or error."),
     Flag("--max-message-bytes", "4Mi", "Longest request that is read."),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
 import structlog
 
 from ratelimit_service.algorithms.limit import Instant
-from ratelimit_service.limiter.engine import Limiter
+from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.explain import Explanation
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot
@@ -39,7 +39,7 @@ class ServiceView:
         version: str,
         limiter: Limiter,
         decider: Decider,
-        store: Store,
+        stores: Mapping[str, Store],
         metrics: Metrics,
         clock: Callable[[], Instant],
         deadline_us: int,
@@ -51,7 +51,7 @@ class ServiceView:
             version: Of the program.
             limiter: What explains requests and takes snapshots.
             decider: What `/json` asks, the same that the transport asks.
-            store: Where hits are counted.
+            stores: By profile, where hits are counted.
             metrics: What `/metrics` shows.
             clock: One reading of the clocks.
             deadline_us: How long `/json` waits for a verdict.
@@ -60,7 +60,7 @@ class ServiceView:
         self._version = version
         self._limiter = limiter
         self._decider = decider
-        self._store = store
+        self._stores = stores
         self._metrics = metrics
         self._clock = clock
         self._deadline_us = deadline_us
@@ -110,8 +110,17 @@ class ServiceView:
     async def usage(self, domain: str, page: int) -> Sequence[Usage]:
         """`Store.usage` of a domain."""
         listed: asyncio.Future[Sequence[Usage]] = asyncio.get_running_loop().create_future()
-        self._store.usage(domain, page, _settle(listed))
+        self._store_of(domain).usage(domain, page, _settle(listed))
         return await listed
+
+    def bound(self, domain: str, rule: str) -> int:
+        """`Store.bound` of a rule."""
+        return self._store_of(domain).bound(rule)
+
+    def _store_of(self, domain: str) -> Store:
+        known = None if self._snapshot is None else self._snapshot.domains.get(domain.encode(errors="surrogatepass"))
+        own = self._stores[OWN_STORE]
+        return own if known is None else self._stores.get(known.profile, own)
 
     def apply(self, snapshot: Snapshot) -> Applied | Refused:
         """Put a snapshot in force; what the sources call."""

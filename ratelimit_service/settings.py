@@ -17,6 +17,8 @@ from ratelimit_service.addresses import Address, InvalidAddress, parse_address
 from ratelimit_service.errors import TidegateError
 from ratelimit_service.flags import FLAGS, MEMORY_STORE
 from ratelimit_service.policy.quantities import duration_text, duration_us, quantity_bytes, quantity_text
+from ratelimit_service.quota.redis.address import InvalidStoreAddress, parse_store_url
+from ratelimit_service.quota.redis.address_model import RedisAddress
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 
@@ -50,12 +52,12 @@ class LogLevel(enum.Enum):
 class ServeSettings(msgspec.Struct, frozen=True):
     """Everything that `serve` was told, checked.
 
-    Fields are the flags of `FLAGS`, with units in their names. `tls_cert` and `tls_key` are there together or not at
-    all; `client_ca` needs them, and `client_sans` need `client_ca`.
+    Fields are the flags of `FLAGS`, with units in their names. `store` None: the memory of the process. `tls_cert` and
+    `tls_key` are there together or not at all; `client_ca` needs them, and `client_sans` need `client_ca`.
     """
 
     policies: tuple[Path, ...]
-    store: str
+    store: RedisAddress | None
     grpc: tuple[Address, ...]
     admin: Address
     transport: str
@@ -68,6 +70,11 @@ class ServeSettings(msgspec.Struct, frozen=True):
     store_max_keys: int
     store_max_bytes: int
     slots: int
+    secrets_dir: Path
+    compat_per_second_store: RedisAddress | None
+    compat_expiry_jitter_s: int
+    compat_local_cache_bytes: int
+    compat_stop_when_over: bool
     deadline_us: int
     compat: Compat
     log_format: LogFormat
@@ -237,6 +244,11 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         store_max_keys=read.count("--store-max-keys", 1, 10**9),
         store_max_bytes=read.size_bytes("--store-max-bytes", 2**20, 2**50),
         slots=read.count("--slots", 1, 1000),
+        secrets_dir=Path(read.text("--secrets-dir")),
+        compat_per_second_store=_per_second_store(read),
+        compat_expiry_jitter_s=read.duration_us("--compat-expiry-jitter", 0, 86_400_000_000) // 1_000_000,
+        compat_local_cache_bytes=read.size_bytes("--compat-local-cache-bytes", 0, 2**40),
+        compat_stop_when_over=read.switch("--compat-stop-when-over"),
         deadline_us=read.duration_us("--deadline", 1_000, 60_000_000),
         compat=read.choice("--compat", Compat),
         log_format=read.choice("--log-format", LogFormat),
@@ -267,13 +279,28 @@ def _policies(read: _Reader, *, may_come_later: bool) -> tuple[Path, ...]:
     return paths
 
 
-def _store(read: _Reader) -> str:
+def _store(read: _Reader) -> RedisAddress | None:
     text = read.text("--store")
-    if text.startswith(("redis", "rediss")):
-        read.complain("--store", f"this version counts in memory only ({MEMORY_STORE}); Redis is not there yet")
-    elif text != MEMORY_STORE:
-        read.complain("--store", f"{text!r} is no store; write {MEMORY_STORE}")
-    return text
+    if text == MEMORY_STORE:
+        return None
+    if not text.startswith("redis"):
+        read.complain("--store", f"{text!r} is no store; write {MEMORY_STORE} or redis://HOST:PORT")
+        return None
+    return _redis(read, "--store", text)
+
+
+def _per_second_store(read: _Reader) -> RedisAddress | None:
+    text = read.text("--compat-per-second-store")
+    return _redis(read, "--compat-per-second-store", text) if text else None
+
+
+def _redis(read: _Reader, flag: str, text: str) -> RedisAddress | None:
+    try:
+        return parse_store_url(text)
+    except InvalidStoreAddress as wrong:
+        for problem in wrong.problems:
+            read.complain(flag, problem)
+    return None
 
 
 def _admin(read: _Reader) -> Address:

@@ -101,9 +101,17 @@ class FailureMode(enum.Enum):
 
 
 class LimitSettings(msgspec.Struct, frozen=True):
-    """One limit in force, as `apply` hands it to the store."""
+    """One limit in force, as `apply` hands it to the store.
+
+    Attributes:
+        limit: Its numbers.
+        domain, rule: Whose it is.
+        failure: What decides while the store is away or full.
+        exact: Refunds or debts move its count, so a shared store is asked on every request (DECISIONS 3, 4).
+    """
 
     limit: Limit
     domain: str
     rule: str
     failure: FailureMode = FailureMode.SHARE
+    exact: bool = False

@@ -9,7 +9,7 @@ from ratelimit_service.limiter.plan import Plan
 from ratelimit_service.quota.store import Outcome, Store
 from ratelimit_service.wire.grpc.status import Answer, Reply
 
-Finish = Callable[[Plan, bytes, Sequence[Outcome], Sequence[Outcome]], bytes]
+Finish = Callable[[Plan, bytes, Sequence[Outcome], Sequence[Outcome]], Answer]
 """Makes the answer: plan, request bytes, outcomes of its charges, outcomes of its refunds."""
 
 

@@ -20,7 +20,7 @@ from ratelimit_service.limiter.memo import Memo
 from ratelimit_service.limiter.metadata import dynamic_metadata
 from ratelimit_service.limiter.plan import Plan
 from ratelimit_service.limiter.planning import Planner
-from ratelimit_service.limiter.refusals import NO_CONFIGURATION, as_upstream, override_refusal, refusal
+from ratelimit_service.limiter.refusals import NO_CONFIGURATION, STORE_ERROR, as_upstream, override_refusal, refusal
 from ratelimit_service.limiter.settings import LimiterSettings
 from ratelimit_service.limiter.several import SeveralPlan, answer_several, plan_several
 from ratelimit_service.limiter.simple import Recipes, SimplePlan, answer_simple
@@ -168,8 +168,12 @@ class Limiter:
                 sources.add(outcome.source)
         return answer_several(plan, outcomes)
 
-    def _finish(self, plan: Plan, body: bytes, outcomes: Sequence[Outcome], refunded: Sequence[Outcome]) -> bytes:
+    def _finish(self, plan: Plan, body: bytes, outcomes: Sequence[Outcome], refunded: Sequence[Outcome]) -> Answer:
         settings = self._settings
+        if settings.store_errors and any(outcome.degraded for outcome in (*outcomes, *refunded)):
+            # The original fails the call where its store does (DECISIONS 5, 9).
+            self._counters.error(STORE_ERROR.code)
+            return STORE_ERROR
         self._accountant.count(plan, outcomes)
         answered = statuses(plan, outcomes, refunded)
         over = overall_over(plan, outcomes, settings)

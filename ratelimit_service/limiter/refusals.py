@@ -38,6 +38,9 @@ _UPSTREAM_WORDS: Final = {
 NO_CONFIGURATION: Final = GrpcError(GrpcCode.UNAVAILABLE, _NO_CONFIGURATION)
 """Answers every good request until there is a first snapshot."""
 
+STORE_ERROR: Final = GrpcError(GrpcCode.UNKNOWN, "redis error")
+"""In compat mode: the store is away, or has no room."""
+
 
 def refusal(request: Request) -> GrpcError | None:
     """Say what is wrong with the request's frame, naming the field; None: nothing."""

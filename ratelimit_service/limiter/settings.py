@@ -17,6 +17,7 @@ class LimiterSettings(msgspec.Struct, frozen=True):
         response_headers: Send `RateLimit-Limit`, `-Remaining` and `-Reset` whatever the policy says.
         response_dynamic_metadata: Send `dynamic_metadata`.
         near_limit_ratio: Share of a limit above which hits count as near it, 0 to 1.
+        store_errors: A call that its store could not decide fails with UNKNOWN, as the original does over Redis.
         memo_bytes: Memory of remembered plans.
     """
 
@@ -26,4 +27,5 @@ class LimiterSettings(msgspec.Struct, frozen=True):
     response_headers: bool = False
     response_dynamic_metadata: bool = False
     near_limit_ratio: float = 0.8
+    store_errors: bool = False
     memo_bytes: int = DEFAULT_MEMO_BYTES

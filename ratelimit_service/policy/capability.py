@@ -10,7 +10,13 @@ from typing import Final
 
 from ratelimit_service.policy.model import RateLimitPolicy, RateLimitPolicySpec, ServiceErrorAction
 from ratelimit_service.policy.problems import Problem, Severity
-from ratelimit_service.policy.profile_model import CacheProfile, CacheProfileSpec, Leases, NamespacesFrom, StoreType
+from ratelimit_service.policy.profile_model import (
+    CacheProfile,
+    CacheProfileSpec,
+    Leases,
+    NamespacesFrom,
+    StoreType,
+)
 from ratelimit_service.policy.schema import Finding
 
 IN_CLUSTER_ONLY: Final = "takes effect in a cluster only; read from a file it is checked and not used"
@@ -51,8 +57,6 @@ def _policy(spec: RateLimitPolicySpec) -> Iterator[Finding]:
         yield "spec.targetRefs", NOBODY_ASKS
     if spec.workload_selector is not None:
         yield "spec.workloadSelector", NOBODY_ASKS
-    if spec.cache_profile_ref is not None:
-        yield "spec.cacheProfileRef", "this version counts in the service's own memory; the profile is not used"
     if spec.failure.on_service_error is ServiceErrorAction.DENY:
         yield "spec.failure.onServiceError", f"is Envoy's `failure_mode_deny`: set it there; {IN_CLUSTER_ONLY}"
     if spec.domain is not None:
@@ -70,12 +74,8 @@ def _sources(spec: RateLimitPolicySpec) -> Iterator[Finding]:
 
 
 def _profile(spec: CacheProfileSpec) -> Iterator[Finding]:
-    if spec.store.type is not StoreType.MEMORY:
-        yield "spec.store.type", f"{spec.store.type.value}: this version counts in the service's own memory"
-    if spec.leases != Leases():
-        yield "spec.leases", "leases need a Redis store, which is not in this version"
-    if spec.default:
-        yield "spec.default", IN_CLUSTER_ONLY
+    if spec.store.type is StoreType.MEMORY and spec.leases != Leases():
+        yield "spec.leases", "leases go with a Redis store; Memory counts in one process"
     if spec.allowed_namespaces.source is not NamespacesFrom.SAME:
         yield "spec.allowedNamespaces", IN_CLUSTER_ONLY
     for attribute, name in _CACHE_FIELDS.items():

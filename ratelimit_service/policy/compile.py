@@ -15,6 +15,7 @@ from ratelimit_service.policy.manifest_compile import domain_of
 from ratelimit_service.policy.merge import (
     MergedDomain,
     by_age,
+    collect_profiles,
     domain_conflicts,
     merge_policies,
     merge_upstream,
@@ -56,14 +57,15 @@ def compile(  # noqa: A001 — the name that the package's users know it by
 
 
 def plan_set(objects: Sequence[object], options: CompileOptions) -> tuple[list[DomainPlan], list[Problem]]:
-    """Decide every conflict; a CacheProfile is only checked to be there once."""
+    """Decide every conflict."""
     problems: list[Problem] = []
     policies = by_age(unique_objects(objects, problems))
     configs = [item for item in objects if isinstance(item, UpstreamConfig)]
     domain_conflicts(policies, configs, problems)
+    profiles = collect_profiles(objects, problems)
     merged: dict[str, MergedDomain] = {}
     for domain, group in _grouped(policies, domain_of).items():
-        merged[domain] = merge_policies(group, problems)
+        merged[domain] = merge_policies(group, profiles, problems)
     for domain, documents in _grouped(configs, lambda config: config.domain).items():
         if domain not in merged:
             merged[domain] = merge_upstream(documents, options.merge_domain_config, problems)

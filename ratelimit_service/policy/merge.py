@@ -6,11 +6,12 @@ Upstream's YAML: nothing is overridden; what is written twice is an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from ratelimit_service.policy.backend import Backend
 from ratelimit_service.policy.manifest_compile import (
     PolicyRule,
     domain_of,
@@ -26,6 +27,36 @@ from ratelimit_service.policy.profile_model import CacheProfile
 from ratelimit_service.policy.tree import Chain, chain_text
 from ratelimit_service.policy.upstream_compile import upstream_leaves
 from ratelimit_service.policy.upstream_model import UpstreamConfig
+
+
+class Profiles(msgspec.Struct, frozen=True):
+    """The profiles of a set.
+
+    Attributes:
+        by_name: Under `<namespace>/<name>`.
+        default: Of the one that policies without a name of their own use; empty: the service's own store.
+    """
+
+    by_name: Mapping[str, CacheProfile]
+    default: str
+
+    def backend(self, name: str) -> Backend | None:
+        """What a profile says of its store; None: the name is empty."""
+        profile = self.by_name.get(name)
+        return None if profile is None else Backend(profile.metadata.namespace, profile.spec.store, profile.spec.leases)
+
+
+def collect_profiles(objects: Sequence[object], problems: list[Problem]) -> Profiles:
+    """The profiles among decoded objects; two that are both the default are an error naming both."""
+    by_name: dict[str, CacheProfile] = {}
+    for item in objects:
+        if isinstance(item, CacheProfile):
+            by_name.setdefault(f"{item.metadata.namespace}/{item.metadata.name}", item)
+    defaults = [name for name, profile in by_name.items() if profile.spec.default]
+    for name in defaults[1:]:
+        place = Place.of(by_name[name].origin, f"CacheProfile {name}", "spec.default")
+        problems.append(place.problem(f"CacheProfile {defaults[0]} is the default too; only one may be"))
+    return Profiles(by_name, defaults[0] if defaults else "")
 
 
 class MergedDomain(msgspec.Struct, frozen=True):
@@ -58,7 +89,7 @@ def _created_s(text: str | None) -> float | None:
     return (created if created.tzinfo is not None else created.replace(tzinfo=UTC)).timestamp()
 
 
-def merge_policies(policies: Sequence[RateLimitPolicy], problems: list[Problem]) -> MergedDomain:
+def merge_policies(policies: Sequence[RateLimitPolicy], profiles: Profiles, problems: list[Problem]) -> MergedDomain:
     """Merge the policies of one domain; `policies` is not empty and oldest first."""
     chains: dict[Chain, PolicyRule] = {}
     names: dict[str, PolicyRule] = {}
@@ -74,8 +105,13 @@ def merge_policies(policies: Sequence[RateLimitPolicy], problems: list[Problem])
                 what = "name" if rule.name in names else f"chain ({chain_text(chain)})"
                 problems.append(_conflict(rule, winner, what))
     oldest = policies[0].spec
+    profile = _profile(policies, profiles, problems)
     head = DomainHead(
-        domain_of(policies[0]), _profile(policies, problems), oldest.failure.on_store_error, oldest.response_headers
+        domain_of(policies[0]),
+        profile,
+        oldest.failure.on_store_error,
+        oldest.response_headers,
+        profiles.backend(profile),
     )
     return MergedDomain(head, tuple(kept))
 
@@ -90,8 +126,11 @@ def _conflict(loser: PolicyRule, winner: PolicyRule, what: str) -> Problem:
     return loser.placed.place.problem(message, Severity.WARNING)
 
 
-def _profile(policies: Sequence[RateLimitPolicy], problems: list[Problem]) -> str:
-    """The one profile that the domain's hits are counted in (DECISIONS 23); policies that name none follow it."""
+def _profile(policies: Sequence[RateLimitPolicy], profiles: Profiles, problems: list[Problem]) -> str:
+    """The one profile that the domain's hits are counted in (DECISIONS 23); policies that name none follow it.
+
+    Where none is named it is the default profile, and the service's own store where there is none.
+    """
     chosen, chosen_by = "", ""
     for policy in policies:
         reference = policy.spec.cache_profile_ref
@@ -101,6 +140,10 @@ def _profile(policies: Sequence[RateLimitPolicy], problems: list[Problem]) -> st
         place = place_of(policy, "spec.cacheProfileRef")
         if policy.spec.domain is None:
             problems.append(place.problem("targeted policies use the default profile; remove this field"))
+        elif name not in profiles.by_name:
+            problems.append(
+                place.problem(f"there is no CacheProfile {name} among the files; write it, or another name")
+            )
         elif not chosen:
             chosen, chosen_by = name, policy_name(policy)
         elif name != chosen:
@@ -109,7 +152,7 @@ def _profile(policies: Sequence[RateLimitPolicy], problems: list[Problem]) -> st
                 f"a domain has one profile, so name that one here or remove this field"
             )
             problems.append(place.problem(message))
-    return chosen
+    return chosen or profiles.default
 
 
 def merge_upstream(

@@ -9,6 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from ratelimit_service.algorithms.limit import FailureMode, LimitSettings
+from ratelimit_service.policy.backend import Backend
 from ratelimit_service.policy.snapshot import Domain, HeaderStyle, Node, Rule, Snapshot
 from ratelimit_service.policy.tree import Leaf, TreeBuilder, branches
 
@@ -16,12 +17,13 @@ _LEAVES_PER_STEP = 16
 
 
 class DomainHead(msgspec.Struct, frozen=True):
-    """What a domain is besides its rules; fields as in `Domain`."""
+    """What a domain is besides its rules; fields as in `Domain`, and what its profile says of the store."""
 
     name: str
     profile: str = ""
     failure: FailureMode = FailureMode.SHARE
     headers: HeaderStyle = HeaderStyle.OFF
+    backend: Backend | None = None
 
 
 class DomainPlan(msgspec.Struct, frozen=True):
@@ -58,12 +60,15 @@ class Assembly:
         self._version = version
         self._domains: dict[bytes, Domain] = {}
         self._limits: dict[str, dict[bytes, LimitSettings]] = {}
+        self._backends: dict[str, Backend] = {}
         self._head = DomainHead("")
         self._builder = TreeBuilder()
         self._rules: list[Rule] = []
 
     def open_domain(self, head: DomainHead) -> None:
         """Begin a domain."""
+        if head.backend is not None:
+            self._backends[head.profile] = head.backend
         self._head, self._builder, self._rules = head, TreeBuilder(), []
 
     def add(self, leaves: Sequence[Leaf]) -> Iterator[None]:
@@ -86,7 +91,7 @@ class Assembly:
 
     def finish(self) -> Snapshot:
         """The snapshot; the assembly is spent."""
-        return Snapshot(self._version, self._domains, self._limits)
+        return Snapshot(self._version, self._domains, self._limits, self._backends)
 
 
 def _collect_limits(rule: Rule, limits: dict[bytes, LimitSettings]) -> None:
@@ -94,7 +99,8 @@ def _collect_limits(rule: Rule, limits: dict[bytes, LimitSettings]) -> None:
     rollout = rule.rollout.limits if rule.rollout is not None else ()
     for item in (*rule.limits, *rollout):
         if item.identity not in limits:
-            limits[item.identity] = LimitSettings(item.limit, rule.domain, rule.name, rule.failure)
+            exact = rule.count_denied or rule.refunds
+            limits[item.identity] = LimitSettings(item.limit, rule.domain, rule.name, rule.failure, exact)
 
 
 def assemble_steps(plans: Sequence[DomainPlan], version: str) -> Iterator[Snapshot | None]:

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ratelimit_service.algorithms.limit import FailureMode, Limit, LimitSettings
+
+if TYPE_CHECKING:
+    # The model of manifests builds on this module.
+    from ratelimit_service.policy.backend import Backend
 
 
 class Action(enum.Enum):
@@ -158,8 +163,10 @@ class Snapshot(msgspec.Struct, frozen=True):
         version: Content hash, 16 hex digits: same policies, same version, on every machine.
         domains: By the bytes that Envoy sends.
         limits: Every limit by identity and profile: profile → identity → settings; handed to `Store.apply`.
+        backends: By profile, where its hits are counted.
     """
 
     version: str
     domains: Mapping[bytes, Domain]
     limits: Mapping[str, Mapping[bytes, LimitSettings]]
+    backends: Mapping[str, Backend] = {}

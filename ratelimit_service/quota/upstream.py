@@ -20,9 +20,17 @@ from ratelimit_service.algorithms.limit import CalendarUnit, Instant, Limit, Lim
 from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.memory.bounds import MIB, CallSoon, Clock, refused_outcome
 from ratelimit_service.quota.memory.sweeper import SLICE_KEYS, Sweeper
-from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Usage
+from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source, Usage
 
-__all__ = ["UNIT_SECONDS", "UpstreamMemoryStore", "UpstreamStoreStats", "upstream_key", "upstream_stem"]
+__all__ = [
+    "UNIT_SECONDS",
+    "UpstreamMemoryStore",
+    "UpstreamStoreStats",
+    "upstream_key",
+    "upstream_outcome",
+    "upstream_stem",
+    "upstream_window_us",
+]
 
 UNIT_SECONDS: Final = (1, 60, 3_600, 86_400, 604_800, 2_592_000, 31_536_000)
 """Windows of SECOND, MINUTE, HOUR, DAY, WEEK, MONTH and YEAR (src/utils/utilities.go)."""
@@ -39,7 +47,7 @@ _ENTRY_BYTES: Final = 230
 """Table slot, count list, two integers and the key's object, measured on CPython 3.11; the key's text comes on top."""
 
 
-def _window_us(limit: Limit) -> int:
+def upstream_window_us(limit: Limit) -> int:
     """Upstream knows lengths only: a calendar window counts as the unit of its name."""
     if limit.calendar is None:
         return limit.window_us
@@ -55,6 +63,20 @@ def upstream_key(prefix: bytes, stem: bytes, window_us: int, now_us: int) -> byt
     """The counter's key at a wall time: prefix, stem, start of the window in seconds. The unit is not in it."""
     window_s = max(1, window_us // _SECOND_US)
     return b"%b%b%d" % (prefix, stem, now_us // _SECOND_US // window_s * window_s)
+
+
+def upstream_outcome(limit: Limit, before: int, hits: int, now_us: int, source: Source) -> Outcome:
+    """Over when the count after these hits exceeds the limit: at the limit, a check with 0 hits is OK."""
+    window_us = upstream_window_us(limit)
+    after = before + hits
+    over = after > limit.requests
+    return Outcome(
+        over=over,
+        remaining=0 if over else limit.requests - after,
+        wait_us=window_us - now_us % window_us,
+        before=before,
+        source=source,
+    )
 
 
 class UpstreamStoreStats(msgspec.Struct, frozen=True):
@@ -193,7 +215,7 @@ class UpstreamMemoryStore:
     def _charge_one(self, charge: Charge, now_us: int) -> Outcome:
         if charge.role is Role.OBSERVE:
             return self._judge(charge, self._count(charge, now_us), charge.hits, now_us)
-        key = upstream_key(self._prefix, charge.key, _window_us(charge.limit), now_us)
+        key = upstream_key(self._prefix, charge.key, upstream_window_us(charge.limit), now_us)
         entry = self._counters.get(key)
         if entry is None:
             if not self._make_room(key, now_us):
@@ -207,23 +229,14 @@ class UpstreamMemoryStore:
         before = entry[0]
         entry[0] = min(before + charge.hits, MAX_HITS)
         # EXPIRE with every INCRBY, hits 0 included; by the unit of this very charge.
-        entry[1] = now_us + _window_us(charge.limit)
+        entry[1] = now_us + upstream_window_us(charge.limit)
         return self._judge(charge, before, charge.hits, now_us)
 
     def _judge(self, charge: Charge, before: int, hits: int, now_us: int) -> Outcome:
-        """Over when the count after these hits exceeds the limit: at the limit, a check with 0 hits is OK."""
-        window_us = _window_us(charge.limit)
-        after = before + hits
-        over = after > charge.limit.requests
-        return Outcome(
-            over=over,
-            remaining=0 if over else charge.limit.requests - after,
-            wait_us=window_us - now_us % window_us,
-            before=before,
-        )
+        return upstream_outcome(charge.limit, before, hits, now_us, Source.MEMORY)
 
     def _live(self, charge: Charge, now_us: int) -> list[int] | None:
-        entry = self._counters.get(upstream_key(self._prefix, charge.key, _window_us(charge.limit), now_us))
+        entry = self._counters.get(upstream_key(self._prefix, charge.key, upstream_window_us(charge.limit), now_us))
         return entry if entry is not None and entry[1] > now_us else None
 
     def _count(self, charge: Charge, now_us: int) -> int:

@@ -5,45 +5,11 @@ The exposition takes HELP and TYPE from here, and so does the reference page (`r
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
-import msgspec
-
 from ratelimit_service.quota.store import Role, Source
-from ratelimit_service.telemetry.exposition import header
-
-
-class Kind(enum.Enum):
-    """Types of the text format."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-class Metric(msgspec.Struct, frozen=True):
-    """One family of series.
-
-    Attributes:
-        name: As scraped.
-        kind: Its type.
-        meaning: HELP: one sentence that says what a value stands for.
-        labels: Names of its labels.
-        unit: Of a value, as the reference page shows it.
-    """
-
-    name: str
-    kind: Kind
-    meaning: str
-    labels: tuple[str, ...] = ()
-    unit: str = ""
-
-    @property
-    def head(self) -> str:
-        """Its HELP and TYPE lines."""
-        return header(self.name, self.kind.value, self.meaning)
-
+from ratelimit_service.telemetry import shared_store
+from ratelimit_service.telemetry.metric import Kind, Metric
 
 _COUNTER, _GAUGE, _RULE, _PROFILE = Kind.COUNTER, Kind.GAUGE, ("domain", "rule"), ("profile",)
 
@@ -215,6 +181,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     CONNECTION_ABUSE,
     *STORE.values(),
     STORE_CHARGES,
+    *shared_store.METRICS,
     CONFIG_INFO,
     CONFIG_APPLIED,
     CONFIG_LOADS,

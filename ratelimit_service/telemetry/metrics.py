@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,8 +16,14 @@ from ratelimit_service.telemetry import catalogue
 from ratelimit_service.telemetry.counter_table import DEFAULT_MAX_SERIES, OVERFLOW, CounterTable, Entry
 from ratelimit_service.telemetry.counters import RuleCounters
 from ratelimit_service.telemetry.exposition import LINES_PER_SLICE, sample, seconds_text, value_text
-from ratelimit_service.telemetry.histogram import Histogram
+from ratelimit_service.telemetry.histogram import DURATION_BOUNDS_US, Histogram
+from ratelimit_service.telemetry.metric import Metric
 from ratelimit_service.telemetry.process import ProcessMetrics
+from ratelimit_service.telemetry.shared_store import shared_store_lines
+
+if TYPE_CHECKING:
+    # For its type only: the store brings the Redis library along.
+    from ratelimit_service.quota.redis.store import RedisStats
 
 StoreStatistics = Callable[[], msgspec.Struct]
 """Reads a store's statistics: integers by the names of `catalogue.STORE`; called once per scrape."""
@@ -90,10 +96,20 @@ class Metrics:
         self._build = (version, platform.python_version())
         self._process = process or ProcessMetrics()
         self._stores: dict[str, StoreStatistics] = {}
+        self._shared_stores: dict[str, Callable[[], RedisStats]] = {}
 
     def add_store(self, profile: str, read: StoreStatistics) -> None:
         """Show a store's statistics under `profile` (empty: the service's own); replaces an earlier one."""
         self._stores[profile] = read
+
+    def add_shared_store(self, profile: str, read: Callable[[], RedisStats]) -> None:
+        """Show what a store that replicas share did under `profile`; replaces an earlier one."""
+        self._shared_stores[profile] = read
+
+    def remove_store(self, profile: str) -> None:
+        """Show no store under `profile` any more."""
+        self._stores.pop(profile, None)
+        self._shared_stores.pop(profile, None)
 
     def render(self) -> Iterator[bytes]:
         """The whole text, UTF-8, in slices of at most about `LINES_PER_SLICE` lines.
@@ -133,7 +149,7 @@ class Metrics:
             if late + value:
                 yield sample(name, late + value, domain=OVERFLOW, rule=OVERFLOW, result=result).encode()
 
-    def _numbers(self, metric: catalogue.Metric, bit: int, read: Callable[[RuleCounters], int]) -> Iterator[bytes]:
+    def _numbers(self, metric: Metric, bit: int, read: Callable[[RuleCounters], int]) -> Iterator[bytes]:
         yield metric.head.encode()
         overflow = read(self.counters.overflow)
         for entries in self._slices():
@@ -181,6 +197,8 @@ class Metrics:
         yield _single(catalogue.REFUNDS_IGNORED, counters.refunds_ignored)
         yield from self._connection_lines()
         yield from self._store_lines()
+        shared = [(profile, read()) for profile, read in self._shared_stores.items()]
+        yield from shared_store_lines(shared, DURATION_BOUNDS_US)
         yield from self.config.lines()
         yield _single(catalogue.SERIES, counters.series)
         yield _single(catalogue.SERIES_DROPPED, counters.series_dropped)
@@ -213,5 +231,5 @@ class Metrics:
                     yield sample(metric.name, value, profile=profile, role=role)
 
 
-def _single(metric: catalogue.Metric, value: int) -> str:
+def _single(metric: Metric, value: int) -> str:
     return f"{metric.head}{metric.name} {value_text(value)}\n"

@@ -200,7 +200,7 @@ async def test_json_waits_for_a_store_that_answers_later() -> None:
         version="1",
         limiter=Limiter({"": store}, LimiterSettings(), metrics.counters),
         decider=LateDecider(),
-        store=store,
+        stores={"": store},
         metrics=metrics,
         clock=Clock().read,
         deadline_us=10_000,

@@ -187,7 +187,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, policies: Path, number: si
 def test_all_problems_of_flags_are_told_at_once() -> None:
     """Flags and environment together: exit code 2, one line each."""
     done = tidegate(
-        "serve", "--policies", "/no/such", "--store", "redis://x", "--deadline", "soon",
+        "serve", "--policies", "/no/such", "--store", "redis://x:0", "--deadline", "soon",
         environment={"TIDEGATE_GRPC": "nowhere", "NEAR_LIMIT_RATIO": "7", "TIDEGATE_SHADOW_MODE": "perhaps"},
     )  # fmt: skip
 

@@ -11,10 +11,14 @@ from typing import Final
 import msgspec
 
 from ratelimit_service.algorithms.limit import Algorithm, FailureMode, Limit, LimitSettings
+from ratelimit_service.quota.leases.book import LeaseSettings
+from ratelimit_service.quota.leases.replica import ReplicaSettings
 from ratelimit_service.quota.memory.store import MemoryStore
+from ratelimit_service.quota.redis.twin import SharedState
 from ratelimit_service.quota.store import Charge, Outcome, Role, Store, Usage, as_enforced
 from support.clocks import ManualClock
 from support.deferred_store import DeferredStore
+from support.replicas import SharedOrders, SharedStore
 from support.schedulers import ManualScheduler
 
 SECOND_US: Final = 1_000_000
@@ -156,7 +160,22 @@ def _deferred(options: StoreOptions) -> StoreHarness:
     return StoreHarness(DeferredStore(inner, scheduler.call_soon), clock, scheduler)
 
 
-HARNESSES: Final[dict[str, Callable[[StoreOptions], StoreHarness]]] = {"memory": _memory, "deferred": _deferred}
+def _shared(exact: bool) -> Callable[[StoreOptions], StoreHarness]:
+    def build(options: StoreOptions) -> StoreHarness:
+        clock, scheduler = ManualClock(wall_us=START_WALL_US), ManualScheduler()
+        settings = ReplicaSettings(leases=LeaseSettings(exact=exact, max_keys=options.max_keys))
+        store = SharedStore(settings, SharedOrders(SharedState(), clock, scheduler), clock, scheduler)
+        return StoreHarness(store, clock, scheduler)
+
+    return build
+
+
+HARNESSES: Final[dict[str, Callable[[StoreOptions], StoreHarness]]] = {
+    "memory": _memory,
+    "deferred": _deferred,
+    "exact": _shared(exact=True),
+    "leased": _shared(exact=False),
+}
 """Every store that the behaviour suite holds to one behaviour."""
 
 BOUNDED: Final = ("memory", "deferred")

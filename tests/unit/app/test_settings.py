@@ -39,7 +39,7 @@ def test_policies_alone_give_the_documented_defaults() -> None:
     """The defaults of every flag, as typed values."""
     assert decoded() == ServeSettings(
         policies=(Path(__file__),),
-        store="memory://",
+        store=None,
         grpc=(Address("0.0.0.0", 8081),),
         admin=Address("0.0.0.0", 8080),
         transport="native",
@@ -52,6 +52,11 @@ def test_policies_alone_give_the_documented_defaults() -> None:
         store_max_keys=1_000_000,
         store_max_bytes=200 * 2**20,
         slots=1,
+        secrets_dir=Path("/etc/tidegate/secrets"),
+        compat_per_second_store=None,
+        compat_expiry_jitter_s=300,
+        compat_local_cache_bytes=0,
+        compat_stop_when_over=False,
         deadline_us=10_000,
         compat=Compat.NONE,
         log_format=LogFormat.JSON,
@@ -87,6 +92,12 @@ def test_every_flag_is_read(tmp_path: Path) -> None:
         "store_max_keys": "7",
         "store_max_bytes": "1Mi",
         "slots": "3",
+        "secrets_dir": "/elsewhere",
+        "compat_per_second_store": "redis://seconds:6379",
+        "compat_expiry_jitter": "10s",
+        "compat_local_cache_bytes": "1Mi",
+        "compat_stop_when_over": "true",
+        "store": "redis://redis:6379",
         "deadline": "20ms",
         "compat": "envoyproxy",
         "log_format": "console",
@@ -105,8 +116,8 @@ def test_every_flag_is_read(tmp_path: Path) -> None:
     written = {"--" + name.replace("_", "-") for name in texts}
     changed, default = msgspec.structs.asdict(decoded(**texts)), msgspec.structs.asdict(decoded())
 
-    assert written | {"--store"} == {flag.name for flag in FLAGS}
-    assert {field for field in changed if changed[field] == default[field]} == {"store"}
+    assert written == {flag.name for flag in FLAGS}
+    assert {field for field in changed if changed[field] == default[field]} == set()
     assert changed["admin_expose"] == {"/json", "/explain"}
     assert changed["drain_grace_us"] == 90_000_000
     assert changed["drain_delay_us"] == 0
@@ -116,7 +127,7 @@ def test_all_problems_are_told_at_once() -> None:
     """One run is enough to mend a command line."""
     problems = problems_of(
         policies="/no/such/place",
-        store="redis://localhost",
+        store="redis://local host",
         grpc="nowhere",
         admin="unix:/x",
         transport="pigeon",
@@ -172,10 +183,11 @@ def test_all_problems_are_told_at_once() -> None:
         ),
         ({"policies": "/no/such"}, "--policies: /no/such: no such file or folder"),
         (
-            {"store": "redis://r:6379"},
-            "--store: this version counts in memory only (memory://); Redis is not there yet",
+            {"store": "redis://r:0"},
+            "--store: 'r:0' has no port from 1 to 65535",
         ),
-        ({"store": "disk"}, "--store: 'disk' is no store; write memory://"),
+        ({"compat_per_second_store": "redis://r:0"}, "--compat-per-second-store: 'r:0' has no port from 1 to 65535"),
+        ({"store": "disk"}, "--store: 'disk' is no store; write memory:// or redis://HOST:PORT"),
         ({"drain_grace": "4s"}, "--drain-grace: includes --drain-delay, so it cannot be shorter"),
         ({"deadline": "0"}, "--deadline: 0 is out of range, 1ms to 1m"),
         (
@@ -212,8 +224,8 @@ def test_started_without_policies_a_path_may_come_later() -> None:
     assert decoded(policies="/no/such", start_without_policies="true").policies == (Path("/no/such"),)
 
 
-def test_every_flag_has_its_own_environment_and_six_have_upstreams_name_too() -> None:
-    """`--a-b` is `TIDEGATE_A_B`; the six are those that envoyproxy/ratelimit reads."""
+def test_every_flag_has_its_own_environment_and_some_have_upstreams_name_too() -> None:
+    """`--a-b` is `TIDEGATE_A_B`; others are those that envoyproxy/ratelimit reads."""
     upstream = {flag.environment[1] for flag in FLAGS if len(flag.environment) > 1}
 
     assert FLAGS[0].environment == ("TIDEGATE_POLICIES",)
@@ -227,6 +239,7 @@ def test_every_flag_has_its_own_environment_and_six_have_upstreams_name_too() ->
         "LIMIT_RESPONSE_HEADERS_ENABLED",
         "RESPONSE_DYNAMIC_METADATA",
         "NEAR_LIMIT_RATIO",
+        "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT",
     }
 
 

@@ -324,12 +324,16 @@ def test_overrides_without_room_follow_the_domains_failure_mode(mode: str, over:
 # Profiles.
 
 
+PROFILE = "apiVersion: tidegate.dev/v1alpha1\nkind: CacheProfile\n"
+
+
 def test_a_domain_is_counted_in_the_store_of_its_profile() -> None:
     """A profile without a store is counted in the service's own."""
     texts = [
         policy(rule("user", 2), domain=domain, name=domain, spec=f"cacheProfileRef: {{name: {profile}}}")
         for domain, profile in (("own", "fast"), ("homeless", "slow"))
     ]
+    texts += [f"{PROFILE}metadata: {{name: {name}, namespace: shop}}\nspec: {{}}\n" for name in ("fast", "slow")]
     stores = {OWN_STORE: MemoryStore(clock=ManualClock()), "shop/fast": MemoryStore(clock=ManualClock())}
     limiter = Limiter(stores, LimiterSettings(), CounterTable())
     limiter.apply(snapshot_of(*texts))

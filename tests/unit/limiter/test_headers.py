@@ -97,4 +97,5 @@ def test_names_are_quoted_as_structured_fields() -> None:
     plan.headers = plan.headers.RATE_LIMIT_FIELDS
     verdict = harness.limiter._finish(plan, b"", harness.memory.charge(plan.charges, harness.clock.read()), ())
 
+    assert isinstance(verdict, bytes)
     assert b'"q\\"\\\\?";q=5;w=1' in verdict

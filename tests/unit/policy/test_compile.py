@@ -178,13 +178,52 @@ def test_one_domain_has_one_profile() -> None:
     first = _policy(_rule("a"), spec=named.format("x"))
     second = _policy(_rule("b", "[{key: b, type: Any}]"), name="second", spec=named.format("y"))
     third = _policy(_rule("c", "[{key: c, type: Any}]"), name="third")
-    snapshot, problems = _compile(first, second, third)
+    snapshot, problems = _compile(first, second, third, _profile("x"), _profile("y"))
 
     assert snapshot.domains[b"shop.checkout"].profile == "shop/x"
     assert list(snapshot.limits) == ["shop/x"]
     assert [(problem.object, problem.path, problem.severity) for problem in problems] == [
         ("1.yaml", "spec.cacheProfileRef", Severity.ERROR)
     ]
+
+
+def _profile(name: str, spec: str = "{}") -> str:
+    return (
+        "apiVersion: tidegate.dev/v1alpha1\nkind: CacheProfile\n"
+        f"metadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
+    )
+
+
+def test_a_profile_brings_its_store_along() -> None:
+    """What it says of the store and of leases is in the snapshot, and in its version."""
+    policy = _policy(_rule("a"), spec="domain: shop.checkout\n  cacheProfileRef: {name: x}")
+    redis = "{store: {type: Redis, endpoints: ['redis:6379']}, leases: {slots: 3}}"
+    snapshot, other = _good(policy, _profile("x", redis)), _good(policy, _profile("x"))
+
+    backend = snapshot.backends["shop/x"]
+    assert (backend.namespace, backend.store.endpoints, backend.leases.slots) == ("shop", ("redis:6379",), 3)
+    assert snapshot.version != other.version
+
+
+def test_a_profile_that_is_not_there_is_an_error() -> None:
+    """Counting elsewhere than the author said would be worse than not starting."""
+    ((severity, text),) = _told(_policy(_rule("a"), spec="domain: shop.checkout\n  cacheProfileRef: {name: x}"))
+
+    assert severity is Severity.ERROR
+    assert text.endswith(
+        "spec.cacheProfileRef: there is no CacheProfile shop/x among the files; write it, or another name"
+    )
+
+
+def test_the_default_profile_counts_for_policies_that_name_none() -> None:
+    """Two defaults are an error that names both."""
+    policy = _policy(_rule("a"))
+    snapshot = _good(policy, _profile("x", "{default: true}"), _profile("y"))
+    ((severity, text),) = _told(policy, _profile("x", "{default: true}"), _profile("y", "{default: true}"))
+
+    assert snapshot.domains[b"shop.checkout"].profile == "shop/x"
+    assert severity is Severity.ERROR
+    assert "CacheProfile shop/x is the default too; only one may be" in text
 
 
 _TARGETED = "targetRefs: [{kind: Gateway, name: edge}]"

@@ -5,8 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.process_collector import ProcessCollector
 
+from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.memory.bounds import StoreStats
+from ratelimit_service.quota.redis.batch import BatchStats
+from ratelimit_service.quota.redis.breaker import BreakerState
+from ratelimit_service.quota.redis.faults import LossReason
+from ratelimit_service.quota.redis.node_stats import NodeStats
+from ratelimit_service.quota.redis.store import RedisStats
 from ratelimit_service.quota.store import Role, Source
 from ratelimit_service.telemetry.catalogue import METRICS, STORE, STORE_ROLES, render_metrics_reference
 from ratelimit_service.telemetry.counter_table import CounterTable
@@ -44,6 +51,38 @@ def test_a_rule_has_no_series_before_its_first_event():
     ]
 
 
+def shared_stats() -> RedisStats:
+    """Of a store with one server, every number its own."""
+    node = NodeStats(
+        endpoint="redis:6379", available=True, loss=None, breaker=BreakerState.OPEN, breaker_opened=2, round_trips=9,
+        round_trip_us=1_500_000, round_trip_buckets=(4, 5, *[0] * 16), lost={LossReason.TIMEOUT: 3}, connects=1,
+        connect_failures=0, script_loads=1, redirects=0, new_boots=0, links=2, links_lent=1, pool_size=2,
+        may_evict=False, degraded_us=0,
+    )  # fmt: skip
+    leases = LeaseStats(takes=11, granted=12, spent=13, returned=14, forfeited=15, stranded=16, degraded_us=2_500_000)
+    return RedisStats(leases, BatchStats(batches=21, orders=22), [node], [], 3, 0)
+
+
+def test_a_shared_store_tells_what_it_holds_and_how_its_servers_are():
+    """Under its profile; a store that is gone shows nothing."""
+    metrics = Metrics("1")
+    metrics.add_shared_store("shop/fast", shared_stats)
+    shown = samples_of(metrics)
+    metrics.remove_store("shop/fast")
+    node = (("node", "redis:6379"), ("profile", "shop/fast"))
+
+    profile = ("profile", "shop/fast")
+    assert shown["tidegate_store_hits_total", ("fate", "stranded"), profile] == 16
+    assert shown["tidegate_store_degraded_seconds_total", profile] == 2.5
+    assert shown["tidegate_store_replicas", profile] == 3
+    assert shown["tidegate_store_breaker_state", *node, ("state", "open")] == 1
+    assert shown["tidegate_store_breaker_state", *node, ("state", "closed")] == 0
+    assert shown["tidegate_store_lost_round_trips_total", *node, ("reason", "timeout")] == 3
+    assert shown["tidegate_store_round_trip_seconds_bucket", ("le", "0.0001"), *node] == 9
+    assert shown["tidegate_store_round_trip_seconds_sum", *node] == 1.5
+    assert not [sample for sample in samples_of(metrics) if profile in sample]
+
+
 def test_each_kind_of_abuse_has_a_series_from_the_start():
     """So that an alert on its rate sees the first one."""
     metrics = Metrics("1")
@@ -71,6 +110,7 @@ def test_every_family_of_a_full_scrape_is_in_the_catalogue_with_its_type():
     metrics.config.applied("abc", domains=1, rules=2, wall_us=1)
     metrics.add_store("", lambda: StoreStats(*range(1, 16)))
     metrics.connections = lambda: NativeStats(1, 2, 3, 4, 5, {"rapid_reset": 6})
+    metrics.add_shared_store("shop/fast", shared_stats)
     known = {metric.name: metric for metric in METRICS}
 
     families = list(text_string_to_metric_families(text_of(metrics)))
@@ -267,13 +307,34 @@ def test_a_histogram_shows_cumulated_buckets_in_seconds():
     )
 
 
-def test_process_metrics_have_the_names_that_every_exporter_uses():
-    """Read from /proc by prometheus-client."""
-    text = "".join(ProcessMetrics().lines())
-    names = {family.name for family in text_string_to_metric_families(text)}
+def test_process_metrics_are_those_of_prometheus_client():
+    """Names, types, words, and values that have not changed in between."""
+    ours = {family.name: family for family in text_string_to_metric_families("".join(ProcessMetrics().lines()))}
+    theirs = {family.name: family for family in ProcessCollector(registry=None).collect()}
+    steady = ("process_start_time_seconds", "process_max_fds")
 
-    assert {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"} <= names
-    assert "process_cpu_seconds_total " in text
+    assert {name: (each.type, each.documentation) for name, each in ours.items()} == {
+        name: (each.type, each.documentation) for name, each in theirs.items()
+    }
+    assert [ours[name].samples[0].value for name in steady] == [theirs[name].samples[0].value for name in steady]
+    assert ours["process_resident_memory_bytes"].samples[0].value == pytest.approx(
+        theirs["process_resident_memory_bytes"].samples[0].value, rel=0.2
+    )
+    assert ours["process_open_fds"].samples[0].value > 2
+
+
+def test_a_file_of_procfs_that_cannot_be_read_leaves_its_metrics_out(tmp_path):
+    """Others are told; a limit may be none."""
+    (tmp_path / "stat").write_text("cpu 1 2\nbtime 1000\n")
+    nothing = list(ProcessMetrics(proc=str(tmp_path)).lines())
+    (tmp_path / "self" / "fd").mkdir(parents=True)
+    (tmp_path / "self" / "limits").write_text("Max open files  unlimited  unlimited  files\n")
+
+    assert nothing == []
+    assert [line for line in ProcessMetrics(proc=str(tmp_path)).lines() if line.startswith("process")] == [
+        "process_open_fds 0.0\n",
+        "process_max_fds +Inf\n",
+    ]
 
 
 def test_without_procfs_there_are_no_process_metrics(tmp_path):

@@ -1,0 +1,398 @@
+"""One replica of a shared store: decides requests from what it holds, and asks for what it does not.
+
+Everything that happens is a call: a request, an answer to an order, an alarm. The clock, the carrier of orders and the
+alarms are given, so that a whole replica runs in a simulation as it does in the service.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from ratelimit_service.algorithms.limit import Instant, Limit, LimitSettings
+from ratelimit_service.quota.leases.administration import Administration
+from ratelimit_service.quota.leases.alarms import Alarm, Turns
+from ratelimit_service.quota.leases.allowances import Allowances
+from ratelimit_service.quota.leases.alone import Alone, take_of
+from ratelimit_service.quota.leases.book import LeaseBook, LeaseSettings
+from ratelimit_service.quota.leases.cell import Cell, InHand
+from ratelimit_service.quota.leases.claims import MOST_WANTED, Claim
+from ratelimit_service.quota.leases.errands import Clock, Errands
+from ratelimit_service.quota.leases.masters import Masters, NewMasterRule
+from ratelimit_service.quota.leases.membership import Membership
+from ratelimit_service.quota.leases.orders import Orders
+from ratelimit_service.quota.leases.requests import Pending, askings
+from ratelimit_service.quota.leases.spare import FailureModes, Standing
+from ratelimit_service.quota.leases.stats import LeaseStats
+from ratelimit_service.quota.leases.taking import Taker
+from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source
+from ratelimit_service.quota.takes import CountedKey
+
+COMMAND_MARGIN_US: Final = 2_000
+"""How long before a request's deadline its orders are given up (DECISIONS 29)."""
+
+_GAP_US: Final = 1_000_000
+"""Two decisions of a failure mode that are farther apart than this are two outages."""
+
+_RECLAIM_KEYS: Final = 1_000
+_TAUGHT_CELLS: Final = 200
+_TEACHING_US: Final = 2_000
+_ENFORCE: Final = Role.ENFORCE
+_LEASE: Final = Source.LEASE
+
+
+class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replica works.
+
+    Attributes:
+        leases: How it leases.
+        slots: Most replicas that there will be; None: not said.
+        standing_percent: Part of every leased limit that the slots own without asking, 0 to 50; needs `slots`.
+        new_master: What follows when the store's memory is not the one that it was.
+    """
+
+    leases: LeaseSettings = LeaseSettings()
+    slots: int | None = None
+    standing_percent: int = 0
+    new_master: NewMasterRule = NewMasterRule.LEARN
+
+
+class Replica:
+    """See the module. Not thread-safe.
+
+    Attributes:
+        book: What it holds.
+        membership: Its slot.
+        allowances: What it spent without asking.
+        standing: Its standing allowance.
+        modes: What decides while the store is away.
+        masters: What is known of new masters.
+    """
+
+    def __init__(
+        self,
+        settings: ReplicaSettings,
+        *,
+        orders: Orders,
+        clock: Clock,
+        turns: Turns,
+        group_of: Callable[[bytes], bytes],
+    ) -> None:
+        """Make a replica that holds nothing: after a crash nothing is taken for granted."""
+        self.book = LeaseBook(settings.leases, group_of)
+        self.membership = Membership(settings.slots)
+        self.allowances = Allowances(settings.leases.max_keys)
+        self.standing = Standing(self.book, self.allowances, self.membership, settings.standing_percent)
+        self.modes = FailureModes(self.allowances, self.membership, self.standing)
+        self.masters = Masters(settings.new_master)
+        self._orders = orders
+        self._clock = clock
+        self._turns = turns
+        self._limits: Mapping[bytes, LimitSettings] = {}
+        self._deadlines: list[tuple[int, int, Pending | Alone]] = []
+        self._sequence = 0
+        self._planned: tuple[Sequence[Charge], Pending | Cell] | None = None
+        self._leased = self._spent = 0
+        self._cells = self.book.cells
+        self._degraded_at_us: int | None = None
+        self._errands = Errands(self.book, orders, clock, self.modes)
+        self._alarm = Alarm(turns, self.wake)
+        self._taker = Taker(self.book, self._errands, self.masters, self.standing, self._alarm, self._go_on)
+        self._administration = Administration(self.book, orders, clock, self._errands)
+
+    # The request path.
+
+    def charge(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome] | None:
+        """See `Store.charge`."""
+        if len(charges) == 1:
+            charge = charges[0]
+            cells = self._cells.get(charge.identity)
+            cell = None if cells is None else cells.get(charge.key)
+            hits, boot_us = charge.hits, now.boot_us
+            if (
+                cell is not None
+                and 0 < hits <= cell.left
+                and boot_us < cell.until_us
+                and cell.limit is charge.limit
+                and charge.role is _ENFORCE
+            ):
+                # What `LeaseBook.charge` does, written out because it is every request's path.
+                cell.left = left = cell.left - hits
+                cell.demand += hits
+                self._leased += 1
+                self._spent += hits
+                if left <= cell.refill_below and not cell.taking:
+                    self.book.wanted.append(cell)
+                    self._taker.refill_soon()
+                left += cell.others
+                wait_us = cell.full_us - boot_us
+                if wait_us < 0:  # noqa: PLR1730 — `max` costs a call on every request
+                    wait_us = 0
+                return (Outcome(False, left + cell.rest, wait_us, cell.counted - left - hits, _LEASE),)
+        outcomes = self.book.charge(charges, now)
+        if self.book.wanted:
+            self._taker.refill_soon()
+        if outcomes is not None and (not self.standing.percent or not outcomes[0].over):
+            self._leased += len(outcomes)
+            return outcomes
+        if self.standing.percent and len(charges) == 1:
+            standing = self._charge_standing(charges[0], now)
+            if standing is not None:
+                return (standing,)
+            if outcomes is not None:
+                self._leased += 1
+                return outcomes
+        cell = self._sole_cell(charges, now)
+        if cell is not None:
+            self._planned = (charges, cell)
+            return None
+        pending = Pending(charges, self.book, now)
+        if self._unsettled(pending, now):
+            self._planned = (charges, pending)
+            return None
+        return self._conclude(pending, now)
+
+    def _sole_cell(self, charges: Sequence[Charge], now: Instant) -> Cell | None:
+        """The cell of a request of one exact enforced charge, if all that is known is that it can be asked for."""
+        charge = charges[0]
+        if len(charges) > 1 or charge.role is not _ENFORCE or not 0 < charge.hits <= MOST_WANTED:
+            return None
+        cell = self.book.cell(charge, now)
+        if not cell.exact or cell.left or cell.owed or cell.denies(charge.hits, now.boot_us):
+            return None
+        return cell if self._taker.is_up(cell.where, charge.limit, now) else None
+
+    def _charge_standing(self, charge: Charge, now: Instant) -> Outcome | None:
+        if charge.role is not _ENFORCE or not charge.hits:
+            return None
+        left = self.standing.left(charge, now)
+        if left < charge.hits:
+            return None
+        cell = self.book.find(charge.identity, charge.key)
+        self.standing.spend(charge, cell, charge.hits, now)
+        self.book.stats.decisions[Source.STANDING] += 1
+        known = cell is not None and cell.counted >= 0
+        rest = cell.rest if cell is not None and known else charge.limit.burst - left
+        before = cell.before() if cell is not None and known else 0
+        wait_us = max(0, cell.full_us - now.boot_us) if cell is not None and known else 0
+        return Outcome(False, left - charge.hits + rest, wait_us, before, Source.STANDING)
+
+    def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
+        """See `Store.charge_later`."""
+        now = self._clock.read()
+        planned, self._planned = self._planned, None
+        plan: Pending | Cell | None = planned[1] if planned is not None and planned[0] is charges else None
+        if plan is None:
+            plan = self._sole_cell(charges, now) or Pending(charges, self.book, now)
+        if isinstance(plan, Cell):
+            self._ask_alone(plan, charges, deadline_us, done, now)
+        else:
+            self._ask_for(plan, deadline_us, done, now)
+
+    def _ask_alone(self, cell: Cell, charges: Sequence[Charge], deadline_us: int, done: Done, now: Instant) -> None:
+        reserve = self.reserve(cell, cell.limit, now)
+        alone = Alone(self, cell, charges, done, reserve)
+        self._wait(alone, deadline_us)
+        self.book.stats.takes += 1
+        take = take_of(cell, charges[0].hits, reserve)
+        self._orders.submit(take, max(now.boot_us, deadline_us - COMMAND_MARGIN_US), alone)
+
+    def _ask_for(self, pending: Pending, deadline_us: int, done: Done, now: Instant) -> None:
+        pending.done = done
+        pending.deadline_us = deadline_us
+        self._wait(pending, deadline_us)
+        if not self._ask(pending, now):
+            self._turns.soon(functools.partial(self._go_on, pending))
+
+    def _wait(self, pending: Pending | Alone, deadline_us: int) -> None:
+        self._sequence += 1
+        heapq.heappush(self._deadlines, (deadline_us, self._sequence, pending))
+        self._alarm.set(deadline_us)
+
+    def _unsettled(self, pending: Pending, now: Instant) -> list[Claim]:
+        """Claims that need an answer; those whose store is away are cut off.
+
+        None do where another enforced one is denied already, so that an attack on one key asks nothing of others.
+        """
+        if any(self._is_denied(claim, now) for claim in pending.claims):
+            return []
+        unsettled = []
+        for claim in pending.claims:
+            if not claim.want and not claim.observed and not self._taker.is_volatile(claim) and claim.has(now.boot_us):
+                continue
+            spare = 0 if claim.exact else self.standing.left(claim.charge, now)
+            if claim.is_settled(now.boot_us, spare, remembers_denials=not self._taker.is_volatile(claim)):
+                continue
+            if self._taker.is_up(claim.cell.where, claim.charge.limit, now):
+                unsettled.append(claim)
+            else:
+                claim.cut_off = True
+        return unsettled
+
+    def _is_denied(self, claim: Claim, now: Instant) -> bool:
+        """Whether an enforced claim cannot be met, for all that is known here."""
+        boot_us = now.boot_us
+        if not claim.enforced or self._taker.is_volatile(claim) or self.standing.left(claim.charge, now):
+            return False
+        return claim.cell.denies(claim.least, boot_us) and claim.has(boot_us) < max(1, claim.least)
+
+    def _go_on(self, pending: Pending) -> None:
+        """Ask again, or answer, when nothing is waited for any more."""
+        if pending.is_over or pending.waits:
+            return
+        now = self._clock.read()
+        if not self._ask(pending, now):
+            self._answer(pending, now)
+
+    def _ask(self, pending: Pending, now: Instant) -> bool:
+        """Ask for what the request needs; return whether there is something to wait for."""
+        mine = []
+        for claim in self._unsettled(pending, now):
+            if claim.sole or not claim.cell.taking:
+                mine.append(claim)
+            else:
+                self._taker.join(claim.cell, pending)
+        for claim in mine:
+            self._errands.clear_up(claim.cell, now)
+        for asking in askings(mine, self.book, self.standing.reserve, now, alone=pending.alone):
+            self._taker.take(asking, pending, max(now.boot_us, pending.deadline_us - COMMAND_MARGIN_US))
+        return pending.waits > 0
+
+    def _answer(self, pending: Pending, now: Instant) -> None:
+        outcomes = self._conclude(pending, now)
+        assert pending.done is not None
+        pending.done(outcomes)
+
+    def _conclude(self, pending: Pending, now: Instant) -> Sequence[Outcome]:
+        """Decide; charge debts; keep, or send back, what was not spent."""
+        pending.is_over = True
+        concluded = pending.conclude(now, self.standing, self.modes)
+        self.book.spent += concluded.spent
+        for debt in concluded.debts:
+            self._errands.spend(debt.cell, debt.limit, debt.hits, now)
+        for claim in pending.claims:
+            if claim.leases:
+                for lease in claim.empty():
+                    self._taker.keep(claim.cell, lease, now, exact=True)
+        decisions = self.book.stats.decisions
+        for outcome in concluded.outcomes:
+            decisions[outcome.source] += 1
+            if outcome.degraded:
+                self._note_degraded(now.boot_us)
+        return concluded.outcomes
+
+    def decide_without(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
+        """Decide by what is in hand and the failure mode."""
+        pending = Pending(charges, self.book, now)
+        for claim in pending.claims:
+            claim.cut_off = True
+        return self._conclude(pending, now)
+
+    def reserve(self, cell: Cell, limit: Limit, now: Instant) -> int:
+        """See `Standing.reserve`."""
+        return self.standing.reserve(cell.identity, limit, now)
+
+    def keep(self, cell: Cell, lease: InHand, now: Instant, *, exact: bool) -> None:
+        """Take a grant in hand; see `Taker.keep`."""
+        self._taker.keep(cell, lease, now, exact=exact)
+
+    def now(self) -> Instant:
+        """Read the clocks."""
+        return self._clock.read()
+
+    def _note_degraded(self, now_us: int) -> None:
+        if self._degraded_at_us is not None and now_us - self._degraded_at_us < _GAP_US:
+            self.book.stats.degraded_us += now_us - self._degraded_at_us
+        self._degraded_at_us = now_us
+
+    # Alarms.
+
+    def wake(self) -> None:
+        """Answer the requests whose time has come, and give back what lies idle."""
+        now = self._clock.read()
+        while self._deadlines and (self._deadlines[0][2].is_over or self._deadlines[0][0] <= now.boot_us):
+            pending = heapq.heappop(self._deadlines)[2]
+            if isinstance(pending, Alone):
+                pending.give_up(now)
+            elif not pending.is_over:
+                for claim in self._unsettled(pending, now):
+                    claim.cut_off = True
+                self._answer(pending, now)
+        for order in self.book.tick(now.boot_us):
+            self._errands.send_back(order)
+        for at_us in (self._deadlines[0][0] if self._deadlines else None, self.book.next_due_us()):
+            if at_us is not None:
+                self._alarm.set(at_us)
+
+    # Administration.
+
+    def peek(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
+        """See `Store.peek`."""
+        self._administration.peek(charges, now, done)
+
+    def refund(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
+        """See `Store.refund`."""
+        self._administration.refund(charges, now, done)
+
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
+        """Forget all limits of a rule for a key; what other replicas hold of it they may still spend."""
+        self._administration.reset(identity, key, self._limits, done)
+
+    def bound(self, rule: str) -> int:
+        """See `Store.bound`: what this replica alone may have admitted beyond; bounds of replicas add up."""
+        now_us = self._clock.read().boot_us
+        return max(self.modes.bound(rule, now_us), self.masters.bound(rule, now_us))
+
+    def apply(self, limits: Mapping[bytes, LimitSettings]) -> None:
+        """See `Store.apply`."""
+        self._limits = limits
+        self.book.apply(limits)
+        self.modes.apply(limits)
+        self.masters.apply(limits)
+
+    def on_new_master(self, affects: Callable[[CountedKey], bool]) -> None:
+        """The memory of a part of the store is not the one that it was: its slots are gone, its counts perhaps too."""
+        now = self._clock.read()
+        self.book.stats.masters += 1
+        self.membership.lose()
+        self.masters.changed(affects, now.boot_us)
+        if self.masters.rule is NewMasterRule.LEARN:
+            self._teach(cell for cell in self.book if affects(cell.where))
+
+    def on_found_master(self, affects: Callable[[CountedKey], bool], since_us: int) -> None:
+        """A part of the store was met for the first time, with a memory that began then (boot time).
+
+        Others may have spent what it does not know of; with `Learn` it is theirs to teach.
+        """
+        self.masters.found(affects, since_us)
+
+    def _teach(self, cells: Iterator[Cell]) -> None:
+        """Tell a new master what was counted, some cells a turn, for as long as it learns."""
+        now = self._clock.read()
+        some = list(itertools.islice(cells, _TAUGHT_CELLS))
+        for cell in some:
+            self._administration.teach(cell, now)
+        if some and self.masters.is_learning(now.boot_us):
+            self._turns.at(now.boot_us + _TEACHING_US, functools.partial(self._teach, cells))
+
+    def reclaim(self) -> None:
+        """Forget, in the background, what was spent without asking in windows that are over."""
+        self.allowances.reclaim(self._clock.read(), _RECLAIM_KEYS)
+
+    def release(self) -> None:
+        """Send everything in hand back; the replica stops."""
+        for order in self.book.release():
+            self._errands.send_back(order)
+
+    def stats(self) -> LeaseStats:
+        """Read the plain integers."""
+        stats = self.book.stats
+        decisions = {**stats.decisions, Source.LEASE: stats.decisions[Source.LEASE] + self._leased}
+        return msgspec.structs.replace(
+            stats, decisions=decisions, spent=self.book.spent + self._spent, keys=len(self.book)
+        )

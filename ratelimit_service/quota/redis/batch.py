@@ -1,0 +1,260 @@
+"""Group commit: one script call in flight for each node, and what arrives meanwhile is the next one.
+
+No timer: an order that finds its node idle leaves at the end of the loop's turn, and under load a batch is as large as
+a round trip is long. An order whose request is answered before it comes back is not taken back: what it was granted
+goes to whoever waits for it, and is spent from there (DECISIONS 15, 18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from ratelimit_service.quota.leases.orders import Answered
+from ratelimit_service.quota.redis.batch_queue import Batch, BatchPace, OrderQueue, Slot, Waiting
+from ratelimit_service.quota.redis.calls import RoundTrip, ScriptCall
+from ratelimit_service.quota.redis.faults import StoreLost
+from ratelimit_service.quota.redis.lane import Clock
+from ratelimit_service.quota.redis.link import Reply
+from ratelimit_service.quota.redis.packing import Shapes, key_name, pack_order, read_answer, read_answers
+from ratelimit_service.quota.redis.scripts import ORDERS
+from ratelimit_service.quota.redis.twin import Answer, Refusal
+from ratelimit_service.quota.takes import CountedKey, Order
+
+__all__ = ["BATCH_BOUNDS", "BatchNode", "BatchStats", "BatchTopology", "GroupCommit"]
+
+MOST_ORDERS: Final = 16_384
+"""Orders that wait for one node; one more is lost at once. Far more than can be answered in a request's time."""
+
+BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper bounds of `BatchStats.sizes`."""
+
+
+class BatchNode(Protocol):
+    """What a batch needs of a node (`nodes.Node`)."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether asking makes sense; costs nothing."""
+
+    async def run(self, calls: Sequence[ScriptCall], timeout_us: int) -> RoundTrip:
+        """Send calls, or raise `StoreLost`."""
+
+
+class BatchTopology(Protocol):
+    """What batches need of a topology (`topology.Topology`)."""
+
+    def node_for(self, key: bytes) -> BatchNode | None:
+        """The node that counts a key."""
+
+    def slot_of(self, key: bytes) -> int:
+        """The slot of a key; keys of one slot may be in one call."""
+
+
+class BatchStats(msgspec.Struct):
+    """Plain integers for metrics, ever-growing.
+
+    Attributes:
+        batches: Round trips.
+        orders: Orders sent in them.
+        coalesced: Of these, how many were carried out together with another one.
+        sizes: Batches by their entries, by `BATCH_BOUNDS`, not cumulated; the last one is beyond every bound.
+        expired: Orders whose deadline passed before they were sent.
+        overflowed: Orders that found too many waiting.
+        lost: Orders sent of which nothing is known.
+        refused: Orders that the store did not carry out, by the name of the `Refusal`, lower case.
+    """
+
+    batches: int = 0
+    orders: int = 0
+    coalesced: int = 0
+    sizes: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BATCH_BOUNDS) + 1))
+    expired: int = 0
+    overflowed: int = 0
+    lost: int = 0
+    refused: dict[str, int] = msgspec.field(default_factory=lambda: {kind.name.lower(): 0 for kind in Refusal})
+
+
+class _Lot:
+    """What is on its way to one node, and what waits for it."""
+
+    __slots__ = ("ahead_us", "node", "pace", "queue", "task")
+
+    def __init__(self, node: BatchNode, most_orders: int) -> None:
+        self.node = node
+        self.queue = OrderQueue(most_orders)
+        self.pace = BatchPace()
+        self.task: asyncio.Task[None] | None = None
+        # The server's clock less ours, as last seen: calendar windows are listed around its time.
+        self.ahead_us = 0
+
+
+class GroupCommit:
+    """Carries orders to Redis; implements `leases.orders.Orders`. Belongs to one event loop.
+
+    Args:
+        topology: Knows the node of a key.
+        prefix: Of every key.
+        clock: Whose times count.
+        command_us: Time of one round trip; a batch that takes longer is lost.
+        most_orders: See `MOST_ORDERS`.
+
+    Attributes:
+        stats: See `BatchStats`.
+    """
+
+    def __init__(
+        self,
+        topology: BatchTopology,
+        prefix: bytes,
+        clock: Clock,
+        *,
+        command_us: int,
+        most_orders: int = MOST_ORDERS,
+    ) -> None:
+        self._topology = topology
+        self._prefix = prefix
+        self._clock = clock
+        self._command_us = command_us
+        self._most_orders = most_orders
+        self._lots: dict[BatchNode, _Lot] = {}
+        self._closed = False
+        self.stats = BatchStats()
+
+    def is_up(self, where: CountedKey) -> bool:
+        """See `Orders.is_up`."""
+        node = self._topology.node_for(key_name(self._prefix, where))
+        return node is not None and node.ready and not self._closed
+
+    def submit(self, order: Order, deadline_us: int, done: Callable[[Answered], None]) -> None:
+        """See `Orders.submit`."""
+        name = key_name(self._prefix, order.where)
+        waiting = Waiting(order, name, deadline_us, done)
+        node = None if self._closed else self._topology.node_for(name)
+        if node is None:
+            self._lose_later(waiting)
+            return
+        lot = self._lots.get(node) or self._open(node)
+        if not lot.queue.add(waiting):
+            self.stats.overflowed += 1
+            self._lose_later(waiting)
+        elif lot.task is None:
+            lot.task = asyncio.get_running_loop().create_task(self._drive(lot))
+
+    async def close(self) -> None:
+        """Send what waits, and take no more; every order has been answered then."""
+        self._closed = True
+        tasks = [lot.task for lot in self._lots.values() if lot.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _open(self, node: BatchNode) -> _Lot:
+        # Nodes come and go with a cluster's topology; there are never many.
+        self._lots = {known: lot for known, lot in self._lots.items() if lot.task is not None or known.ready}
+        lot = self._lots[node] = _Lot(node, self._most_orders)
+        return lot
+
+    async def _drive(self, lot: _Lot) -> None:
+        """Send batches until nothing waits."""
+        try:
+            while lot.queue.waiting:
+                batch = lot.queue.next_batch(lot.pace.most_slots, self._clock.read().boot_us)
+                for waiting in batch.expired:
+                    self.stats.expired += 1
+                    _tell(waiting, _LOST)
+                if batch.slots:
+                    await self._send(lot, batch)
+        finally:
+            lot.task = None
+
+    async def _send(self, lot: _Lot, batch: Batch) -> None:
+        """One round trip; afterwards every slot's orders have been answered, or wait again."""
+        self._count(batch.slots)
+        sent = self._clock.read()
+        try:
+            calls, parts = self._calls(batch.slots, sent.wall_us + lot.ahead_us)
+            sent = self._clock.read()
+            trip = await lot.node.run(calls, self._command_us)
+        except StoreLost:
+            self._lose_all(batch.slots)
+            return
+        except BaseException:
+            self._lose_all(batch.slots)
+            raise
+        now = self._clock.read()
+        lot.pace.observe(len(batch.slots), now.boot_us - sent.boot_us)
+        for slots, reply in zip(parts, trip.replies, strict=True):
+            self._hand_out(lot, slots, reply, sent.boot_us, now.wall_us, is_good=trip.same_memory)
+
+    def _calls(self, slots: Sequence[Slot], wall_us: int) -> tuple[list[ScriptCall], list[list[Slot]]]:
+        """The script calls of a batch, one for each slot of a cluster, and which entries each carries out."""
+        parts: dict[int, list[Slot]] = {}
+        for slot in slots:
+            parts.setdefault(self._topology.slot_of(slot.name), []).append(slot)
+        calls = []
+        for part in parts.values():
+            shapes = Shapes(wall_us)
+            packed = [pack_order(shapes, slot.order, len(slot.waiting)) for slot in part]
+            names = tuple([slot.name for slot in part])
+            calls.append(ScriptCall(ORDERS, names, ("", len(shapes.packed), *shapes.packed, *packed)))
+        return calls, list(parts.values())
+
+    def _hand_out(
+        self, lot: _Lot, slots: Sequence[Slot], reply: Reply, sent_us: int, wall_us: int, *, is_good: bool
+    ) -> None:
+        """Tell the orders of one call what came of them."""
+        if not isinstance(reply, list) or not isinstance(reply[0], int):
+            self._lose_all(slots)
+            return
+        lot.ahead_us = reply[0] - wall_us
+        for slot, packed in zip(slots, reply[1:], strict=True):
+            assert isinstance(packed, bytes)
+            if len(slot.waiting) == 1:
+                self._answer(lot, slot.waiting[0], read_answer(packed), sent_us, is_good=is_good)
+                continue
+            answers = read_answers(packed, len(slot.waiting))
+            for waiting, answer in zip(slot.waiting, answers, strict=True):
+                self._answer(lot, waiting, answer, sent_us, is_good=is_good)
+
+    def _answer(self, lot: _Lot, waiting: Waiting, answer: Answer, sent_us: int, *, is_good: bool) -> None:
+        if not isinstance(answer, Refusal):
+            _tell(waiting, Answered(answer, sent_us, is_good))
+        elif answer is Refusal.AGAIN and not waiting.is_again:
+            # The server's time is known now, so the next list of windows holds it.
+            waiting.is_again = True
+            lot.queue.add_first(waiting)
+        else:
+            self.stats.refused[answer.name.lower()] += 1
+            _tell(waiting, _LOST)
+
+    def _count(self, slots: Sequence[Slot]) -> None:
+        stats = self.stats
+        orders = sum(len(slot.waiting) for slot in slots)
+        stats.batches += 1
+        stats.orders += orders
+        stats.coalesced += orders - len(slots)
+        place = next((i for i, bound in enumerate(BATCH_BOUNDS) if len(slots) <= bound), len(BATCH_BOUNDS))
+        stats.sizes[place] += 1
+
+    def _lose_all(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            self.stats.lost += len(slot.waiting)
+            for waiting in slot.waiting:
+                _tell(waiting, _LOST)
+
+    def _lose_later(self, waiting: Waiting) -> None:
+        asyncio.get_running_loop().call_soon(_tell, waiting, _LOST)
+
+
+_LOST: Final = Answered(grants=None, sent_us=0, is_good=False)
+
+
+def _tell(waiting: Waiting, answered: Answered) -> None:
+    """Tell one order's owner; its failure is reported and does not keep the others from their answers."""
+    try:
+        waiting.done(answered)
+    except Exception as error:  # noqa: BLE001 — the loop's handler logs it
+        context = {"message": "an answer of the store was not taken", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
