@@ -29,6 +29,8 @@ PARTS = {
     "bench_limiter": ("--calls", "20000"),
     "bench_reload": ("--policies", "100"),
     "bench_scrape": ("--series", "5000"),
+    "bench_cache_l1": ("--short",),
+    "bench_cache_parts": (),
 }
 """Programs that can be run alone too and keep a file of figures each, with what makes them quick."""
 QUIET_LOAD = 0.5

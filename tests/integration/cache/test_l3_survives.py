@@ -1,0 +1,50 @@
+"""The disk level through kills and a full disk, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+KILLS = int(os.environ.get("TIDEGATE_KILLS", "100"))
+"""`make soak` asks for thousands."""
+
+
+def run(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a program of tests/support; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"support.{module}", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.mark.slow
+def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Killed at random points, the level opens again, has every acknowledged value or a later one, and no wrong one."""
+    answer = run("disk_killer", str(tmp_path), str(KILLS), str(random.randrange(2**32)))
+
+    assert answer["wrong"] == []
+    assert answer["keys"] == 50
+
+
+def test_a_full_disk_is_an_unavailable_level_and_nothing_is_lost(tmp_path: Path) -> None:
+    """What was stored stays readable, and when there is room again puts are stored again."""
+    answer = run("full_disk", str(tmp_path))
+
+    assert answer["error"].startswith("l3 ")
+    assert answer["readable"] == answer["stored"] > 100
+    assert answer["again"]
