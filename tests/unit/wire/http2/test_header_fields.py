@@ -110,3 +110,17 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(reader._shapes) <= 64
     assert len(reader._roles) <= 256
     assert max(len(name) + len(value) for name, value in reader._roles) <= 256
+
+
+def test_names_that_were_found_good_are_remembered_within_a_bound() -> None:
+    """However many come, and however long they are; each is judged the same when it comes again."""
+    reader = _reader()
+    for number in range(600):
+        reader.read((*GOOD, (b"x-%d" % number, b"y")))
+    reader.read((*GOOD, (b"x" * 5_000, b"y")))
+    held = reader._passed
+
+    assert len(held) <= 256
+    assert max(map(len, held)) < 300
+    with pytest.raises(MalformedFields):
+        reader.read((*GOOD, (b"x-1\0", b"y")))
