@@ -14,6 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+
 from support.pages import Block, blocks, expected_pattern, tidy
 
 ROOT = Path(__file__).parent.parent.parent
