@@ -301,8 +301,7 @@ class Stores:
         if settings.store is not None and settings.compat is Compat.ENVOYPROXY:
             return self._make_upstream(settings.store)
         if settings.store is not None:
-            slots = settings.slots if settings.slots > 1 else None
-            return self._make_shared(OWN_STORE, settings.store, Leases(slots=slots), StoreSpec())
+            return self._make_shared(OWN_STORE, settings.store, Leases(), StoreSpec())
         kind = UpstreamMemoryStore if settings.compat is Compat.ENVOYPROXY else MemoryStore
         memory = kind(clock=self._clock, max_keys=settings.store_max_keys, max_bytes=settings.store_max_bytes)
         self._metrics.add_store(OWN_STORE, memory.stats)

@@ -5,7 +5,7 @@ A codec's number is written into every envelope, so that a reader knows what wro
 
 from __future__ import annotations
 
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -46,7 +46,30 @@ class Codec(Protocol[T]):
         """
 
 
-class MsgpackCodec(Generic[T]):
+class _MsgspecCodec(Generic[T]):
+    """What the codecs of msgspec have in common; each brings its encoder and decoder."""
+
+    name: str
+    _encoder: msgspec.msgpack.Encoder | msgspec.json.Encoder
+    _decoder: msgspec.msgpack.Decoder[Any] | msgspec.json.Decoder[Any]
+
+    def encode(self, value: T) -> bytes:
+        """Write a value; see `Codec.encode`."""
+        try:
+            return self._encoder.encode(value)
+        except _UNENCODABLE as error:
+            raise UnencodableValue(self.name, str(error)) from error
+
+    def decode(self, data: bytes) -> T:
+        """Read a value; see `Codec.decode`."""
+        try:
+            value: T = self._decoder.decode(data)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise CorruptPayload(f"{self.name}: {error}") from error
+        return value
+
+
+class MsgpackCodec(_MsgspecCodec[T]):
     """msgpack by msgspec: the default.
 
     Without a type, values come back as plain containers and numbers: a tuple as a list, a struct as a dict.
@@ -62,23 +85,8 @@ class MsgpackCodec(Generic[T]):
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder() if value_type is None else msgspec.msgpack.Decoder(value_type)
 
-    def encode(self, value: T) -> bytes:
-        """Write a value; see `Codec.encode`."""
-        try:
-            return self._encoder.encode(value)
-        except _UNENCODABLE as error:
-            raise UnencodableValue(self.name, str(error)) from error
 
-    def decode(self, data: bytes) -> T:
-        """Read a value; see `Codec.decode`."""
-        try:
-            value: T = self._decoder.decode(data)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise CorruptPayload(f"{self.name}: {error}") from error
-        return value
-
-
-class JsonCodec(Generic[T]):
+class JsonCodec(_MsgspecCodec[T]):
     """JSON by msgspec, for payloads that other programs read.
 
     Args:
@@ -91,21 +99,6 @@ class JsonCodec(Generic[T]):
     def __init__(self, value_type: type[T] | None = None) -> None:
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder() if value_type is None else msgspec.json.Decoder(value_type)
-
-    def encode(self, value: T) -> bytes:
-        """Write a value; see `Codec.encode`."""
-        try:
-            return self._encoder.encode(value)
-        except _UNENCODABLE as error:
-            raise UnencodableValue(self.name, str(error)) from error
-
-    def decode(self, data: bytes) -> T:
-        """Read a value; see `Codec.decode`."""
-        try:
-            value: T = self._decoder.decode(data)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise CorruptPayload(f"{self.name}: {error}") from error
-        return value
 
 
 class RawCodec:

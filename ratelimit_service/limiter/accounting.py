@@ -28,12 +28,7 @@ class Accountant:
             plan: The request.
             outcomes: One per charge.
         """
-        sources = self._table.sources
-        for outcome in outcomes:
-            if outcome.source is _MEMORY:
-                sources.memory += 1
-            else:
-                sources.add(outcome.source)
+        self.count_sources(outcomes)
         for part in plan.parts:
             if part.kind is Kind.UNLIMITED:
                 self._table.unmatched += 1
@@ -45,6 +40,15 @@ class Accountant:
                 for side in (part.side, part.other):
                     if side is not None:
                         self._count_side(plan.charges, outcomes, side, part.hits)
+
+    def count_sources(self, outcomes: Sequence[Outcome]) -> None:
+        """Count who decided each charge."""
+        sources = self._table.sources
+        for outcome in outcomes:
+            if outcome.source is _MEMORY:
+                sources.memory += 1
+            else:
+                sources.add(outcome.source)
 
     def _count_action(self, part: Part) -> None:
         counters = part.counters

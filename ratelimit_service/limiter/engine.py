@@ -160,12 +160,7 @@ class Limiter:
         return answer_simple(plan, outcomes[0])
 
     def _finish_several(self, plan: SeveralPlan, outcomes: Sequence[Outcome]) -> bytes:
-        sources = self._sources
-        for outcome in outcomes:
-            if outcome.source is _MEMORY:
-                sources.memory += 1
-            else:
-                sources.add(outcome.source)
+        self._accountant.count_sources(outcomes)
         return answer_several(plan, outcomes)
 
     def _finish(self, plan: Plan, body: bytes, outcomes: Sequence[Outcome], refunded: Sequence[Outcome]) -> Answer:

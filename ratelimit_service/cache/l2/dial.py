@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,8 +16,9 @@ from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from ratelimit_service.cache.errors import LevelUnavailable
-from ratelimit_service.quota.redis.address_model import Credentials, Endpoint, Layout, RedisAddress, Tls
+from ratelimit_service.quota.redis.address_model import Credentials, Endpoint, Layout, RedisAddress
 from ratelimit_service.quota.redis.slots import SLOTS
+from ratelimit_service.quota.redis.tls import TlsConnection, context_of
 
 __all__ = ["Dialer", "Place", "ask", "discover"]
 
@@ -98,7 +99,7 @@ class Dialer:
         }
         if self.address.tls is None:
             return Connection(**settings)
-        return _TlsConnection(_context(self.address.tls), self.address.tls.server_name, **settings)
+        return TlsConnection(context_of(self.address.tls), self.address.tls.server_name, **settings)
 
 
 class _NoResp3(Exception):
@@ -111,29 +112,6 @@ def _speaks_no_resp3(error: BaseException) -> bool:
         return False
     text = str(error).lower()
     return isinstance(error, ResponseError) or "unknown command" in text or "noproto" in text or "resp" in text
-
-
-class _TlsConnection(Connection):
-    """redis-py's connection with a context of ours, and a server name that may differ from the host."""
-
-    def __init__(self, context: ssl.SSLContext, server_name: str, **settings: Any) -> None:
-        self._tls_context = context
-        self._tls_server_name = server_name
-        super().__init__(**settings)
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        server_name = self._tls_server_name or self.host
-        return {**super()._connection_arguments(), "ssl": self._tls_context, "server_hostname": server_name}
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
 
 
 async def ask(connection: AbstractConnection, *command: str) -> Any:

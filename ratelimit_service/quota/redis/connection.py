@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from redis.asyncio.connection import Connection
 from ratelimit_service.quota.redis.address_model import Credentials, Endpoint, RedisAddress, Tls
 from ratelimit_service.quota.redis.faults import LossReason, StoreLost, loss_of_connection
 from ratelimit_service.quota.redis.link import Link
+from ratelimit_service.quota.redis.tls import TlsConnection, context_of
 
 __all__ = ["Dialer"]
 
@@ -86,27 +86,14 @@ class Dialer:
             context = self._tls_context(tls)
         except OSError as error:  # SSLError is one too
             raise StoreLost(LossReason.TLS, str(error)) from error
-        return _TlsConnection(context, tls.server_name, **settings)
+        return TlsConnection(context, tls.server_name, **settings)
 
     def _tls_context(self, tls: Tls) -> ssl.SSLContext:
         """One context until a file of it changes: reading the system's authorities takes milliseconds."""
         stamp = tuple(_stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None)
         if self._context is None or stamp != self._context_stamp:
-            self._context, self._context_stamp = _new_context(tls), stamp
+            self._context, self._context_stamp = context_of(tls), stamp
         return self._context
-
-
-class _TlsConnection(Connection):
-    """The library's connection with a context of ours, and a server name that may differ from the host."""
-
-    def __init__(self, context: ssl.SSLContext, server_name: str, **settings: Any) -> None:
-        self._tls_context = context
-        self._tls_server_name = server_name
-        super().__init__(**settings)
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        server_name = self._tls_server_name or self.host
-        return {**super()._connection_arguments(), "ssl": self._tls_context, "server_hostname": server_name}
 
 
 def _take_streams(connection: Connection) -> tuple[asyncio.StreamReader | None, asyncio.StreamWriter | None]:
@@ -124,16 +111,6 @@ def _abort(connection: Connection) -> None:
     _, writer = _take_streams(connection)
     if writer is not None:
         writer.transport.abort()
-
-
-def _new_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=None if tls.ca_file is None else str(tls.ca_file))
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
 
 
 def _stamp(path: Path) -> int:
