@@ -18,7 +18,9 @@ def test_the_readme_shows_what_make_run_prints_of_the_examples() -> None:
     files = sorted((ROOT / "examples/policies").rglob("*.yaml"))
     objects, problems = decode([SourceFile(str(path), path.read_bytes()) for path in files])
     snapshot, conflicts = compile_set(objects, CompileOptions())
-    shown = re.search(r"^policies: (\d+) domains, (\d+) rules, version (\w+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    shown = re.search(
+        r"^policies: (\d+) domains, (\d+) rules, version (\w+)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
 
     assert shown is not None
     assert (int(shown[1]), int(shown[2]), shown[3]) == (
