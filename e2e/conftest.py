@@ -8,7 +8,7 @@ import pytest
 
 from examples.demo.stage import envoy_binary
 from examples.demo.upstream import upstream
-from ratelimit_service.app import TRANSPORTS
+from ratelimit_service.assembly.transports import TRANSPORTS
 
 
 @pytest.fixture(scope="session", autouse=True)

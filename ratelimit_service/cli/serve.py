@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 import click
 import uvloop
 
-from ratelimit_service.app import TRANSPORTS, Service, StartRefused
+from ratelimit_service.app import Service, StartRefused
+from ratelimit_service.assembly.transports import TRANSPORTS
 from ratelimit_service.cli.ready import command_name, ready_text
 from ratelimit_service.flags import FLAGS, Flag, environment_texts
 from ratelimit_service.settings import InvalidSettings, ServeSettings, decode_settings

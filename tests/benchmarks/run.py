@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from rich.progress import track
 
-from ratelimit_service.app import TRANSPORTS
+from ratelimit_service.assembly.transports import TRANSPORTS
 from tests.benchmarks import loadgen, machine, processes, published, tables
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.service_load import Row, measure

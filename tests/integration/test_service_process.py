@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.app import TRANSPORTS
+from ratelimit_service.assembly.transports import TRANSPORTS
 from ratelimit_service.transport.client import ask
 from ratelimit_service.wire.rls.messages import Descriptor, Request
 from support.certificates import Authority
