@@ -17,8 +17,8 @@ from ratelimit_service.addresses import Address, InvalidAddress, parse_address
 from ratelimit_service.errors import TidegateError
 from ratelimit_service.flags import FLAGS, MEMORY_STORE
 from ratelimit_service.policy.quantities import duration_text, duration_us, quantity_bytes, quantity_text
-from ratelimit_service.quota.redis.address import InvalidStoreAddress, parse_store_url
-from ratelimit_service.quota.redis.address_model import RedisAddress
+from ratelimit_service.redis_server.address import InvalidStoreAddress, parse_store_url
+from ratelimit_service.redis_server.address_model import RedisAddress
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 

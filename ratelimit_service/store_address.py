@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ratelimit_service.policy.profile_model import SecretKeyRef, StoreSpec, StoreTls, StoreType, TlsMode
-from ratelimit_service.quota.redis.address import (
+from ratelimit_service.redis_server.address import (
     DEFAULT_COMMAND_US,
     DEFAULT_CONNECT_US,
     Credentials,

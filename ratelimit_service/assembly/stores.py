@@ -20,10 +20,10 @@ from ratelimit_service.policy.profile_model import (
 )
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.memory.store import MemoryStore
-from ratelimit_service.quota.redis.address import InvalidStoreAddress
-from ratelimit_service.quota.redis.address_model import RedisAddress
 from ratelimit_service.quota.store import Store
 from ratelimit_service.quota.upstream import UpstreamMemoryStore
+from ratelimit_service.redis_server.address import InvalidStoreAddress
+from ratelimit_service.redis_server.address_model import RedisAddress
 from ratelimit_service.settings import Compat, ServeSettings
 from ratelimit_service.store_address import from_profile
 from ratelimit_service.telemetry.metrics import Metrics

@@ -33,8 +33,8 @@ from ratelimit_service.policy.profile_model import (
     StoreType,
     WarmingMode,
 )
-from ratelimit_service.quota.redis.address import InvalidStoreAddress
-from ratelimit_service.quota.redis.address_model import RedisAddress
+from ratelimit_service.redis_server.address import InvalidStoreAddress
+from ratelimit_service.redis_server.address_model import RedisAddress
 from ratelimit_service.store_address import from_profile
 
 __all__ = [

@@ -18,7 +18,7 @@ from ratelimit_service.policy.model import API_VERSION
 from ratelimit_service.policy.profile_model import CacheProfile, CacheProfileSpec, Preset
 from ratelimit_service.policy.schema import fields_of
 from ratelimit_service.policy.wording import hint, listed, shown
-from ratelimit_service.quota.redis.address import InvalidStoreAddress, parse_store_url
+from ratelimit_service.redis_server.address import InvalidStoreAddress, parse_store_url
 
 __all__ = ["CacheConfigValidator", "ConfigShape", "Finding", "ValidationReport"]
 

@@ -76,9 +76,9 @@ async def call_ours(plan: dict) -> list[tuple[int, int, bool]]:
     from ratelimit_service.clock import Clock
     from ratelimit_service.quota.leases.book import LeaseSettings
     from ratelimit_service.quota.leases.replica import ReplicaSettings
-    from ratelimit_service.quota.redis.address import parse_store_url
     from ratelimit_service.quota.redis.store import RedisStore
     from ratelimit_service.quota.store import Charge
+    from ratelimit_service.redis_server.address import parse_store_url
 
     clock = Clock()
     limit = Limit(Algorithm(plan["law"]), plan["requests"], plan["window_s"] * 1_000_000, plan["burst"])

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ratelimit_service.cache.profiles import CacheSettings
 from ratelimit_service.policy.profile_model import CoherenceMode
-from ratelimit_service.quota.redis.address import parse_store_url
+from ratelimit_service.redis_server.address import parse_store_url
 
 DELTA_US: Final = 200_000
 _WAIT_SECONDS: Final = 60.0

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from ratelimit_service.clock import Clock
-from ratelimit_service.quota.redis.address import RedisAddress, parse_store_url
 from ratelimit_service.quota.redis.calls import Call, Command, RoundTrip, Script, ScriptCall
 from ratelimit_service.quota.redis.faults import StoreLost
 from ratelimit_service.quota.redis.nodes import Node
 from ratelimit_service.quota.redis.topologies import make_topology
 from ratelimit_service.quota.redis.topology import Topology
+from ratelimit_service.redis_server.address import RedisAddress, parse_store_url
 from support.redis_servers import RedisServer
 
 PATIENCE_SECONDS: Final = 20.0

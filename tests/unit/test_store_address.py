@@ -16,7 +16,7 @@ from ratelimit_service.policy.profile_model import (
     StoreType,
     TlsMode,
 )
-from ratelimit_service.quota.redis.address import Credentials, Endpoint, InvalidStoreAddress, Layout, RedisAddress, Tls
+from ratelimit_service.redis_server.address import Credentials, Endpoint, InvalidStoreAddress, Layout, RedisAddress, Tls
 from ratelimit_service.store_address import from_profile
 
 NOTHING = Path("/nothing")

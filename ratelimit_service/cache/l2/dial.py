@@ -16,9 +16,9 @@ from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from ratelimit_service.cache.errors import LevelUnavailable
-from ratelimit_service.quota.redis.address_model import Credentials, Endpoint, Layout, RedisAddress
-from ratelimit_service.quota.redis.slots import SLOTS
-from ratelimit_service.quota.redis.tls import TlsConnection, context_of
+from ratelimit_service.redis_server.address_model import Credentials, Endpoint, Layout, RedisAddress
+from ratelimit_service.redis_server.slots import SLOTS
+from ratelimit_service.redis_server.tls import TlsConnection, context_of
 
 __all__ = ["Dialer", "Place", "ask", "discover"]
 

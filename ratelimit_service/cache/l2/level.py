@@ -23,7 +23,7 @@ from ratelimit_service.cache.l2.nodes import News, Nodes
 from ratelimit_service.cache.l2.scripts import SCRIPTS, ScriptName
 from ratelimit_service.cache.tracking import Argument, CommandRefused, Link, Reply
 from ratelimit_service.policy.profile_model import CoherenceMode
-from ratelimit_service.quota.redis.address_model import DEFAULT_COMMAND_US, RedisAddress
+from ratelimit_service.redis_server.address_model import DEFAULT_COMMAND_US, RedisAddress
 
 __all__ = ["RedisLevel"]
 

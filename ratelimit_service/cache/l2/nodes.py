@@ -20,8 +20,8 @@ from ratelimit_service.cache.l2.scripts import SCRIPTS
 from ratelimit_service.cache.staleness import NEVER_HEARD_US
 from ratelimit_service.cache.tracking import CommandRefused, Link
 from ratelimit_service.policy.profile_model import CoherenceMode
-from ratelimit_service.quota.redis.address_model import Endpoint, Layout
-from ratelimit_service.quota.redis.slots import SLOTS, slot_of, tag_within
+from ratelimit_service.redis_server.address_model import Endpoint, Layout
+from ratelimit_service.redis_server.slots import SLOTS, slot_of, tag_within
 
 __all__ = ["News", "Nodes"]
 

@@ -15,15 +15,15 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.quota.redis.address_model import Endpoint, RedisAddress
 from ratelimit_service.quota.redis.connection import Dialer
 from ratelimit_service.quota.redis.faults import LossReason, StoreLost
 from ratelimit_service.quota.redis.lane import Clock
 from ratelimit_service.quota.redis.link import Reply
 from ratelimit_service.quota.redis.nodes import Node
-from ratelimit_service.quota.redis.slots import SLOTS, slot_of, tag_within
 from ratelimit_service.quota.redis.topology import Watcher, node_problems
 from ratelimit_service.quota.redis.waiting import is_set_within
+from ratelimit_service.redis_server.address_model import Endpoint, RedisAddress
+from ratelimit_service.redis_server.slots import SLOTS, slot_of, tag_within
 
 __all__ = ["ClusterTopology", "ClusterView", "SlotRange", "read_view"]
 

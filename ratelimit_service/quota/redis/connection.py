@@ -10,10 +10,10 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio.connection import Connection
 
-from ratelimit_service.quota.redis.address_model import Credentials, Endpoint, RedisAddress, Tls
 from ratelimit_service.quota.redis.faults import LossReason, StoreLost, loss_of_connection
 from ratelimit_service.quota.redis.link import Link
-from ratelimit_service.quota.redis.tls import TlsConnection, context_of
+from ratelimit_service.redis_server.address_model import Credentials, Endpoint, RedisAddress, Tls
+from ratelimit_service.redis_server.tls import TlsConnection, context_of
 
 __all__ = ["Dialer"]
 

@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 
 import hiredis
 
-from ratelimit_service.quota.redis.address_model import Endpoint
 from ratelimit_service.quota.redis.faults import (
     LossReason,
     ScriptError,
@@ -23,6 +22,7 @@ from ratelimit_service.quota.redis.faults import (
     loss_of_reply,
     script_error,
 )
+from ratelimit_service.redis_server.address_model import Endpoint
 
 __all__ = ["Argument", "Link", "Reply"]
 

@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from ratelimit_service.quota.redis.address_model import Endpoint
 from ratelimit_service.quota.redis.boot import ServerFacts, age_us, boot_key, ensure_boot, identify
 from ratelimit_service.quota.redis.breaker import Breaker, BreakerSettings, BreakerState
 from ratelimit_service.quota.redis.calls import Call, RoundTrip
@@ -24,6 +23,7 @@ from ratelimit_service.quota.redis.lane import Answer, Clock, Lane
 from ratelimit_service.quota.redis.link import Link, Reply
 from ratelimit_service.quota.redis.node_stats import NodeStats
 from ratelimit_service.quota.redis.waiting import is_set_within
+from ratelimit_service.redis_server.address_model import Endpoint
 
 __all__ = ["Node", "NodeOwner"]
 

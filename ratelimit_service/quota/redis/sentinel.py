@@ -14,7 +14,6 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.quota.redis.address_model import Endpoint, RedisAddress
 from ratelimit_service.quota.redis.connection import Dialer
 from ratelimit_service.quota.redis.faults import LossReason, ScriptError, StoreLost
 from ratelimit_service.quota.redis.lane import Clock
@@ -22,6 +21,7 @@ from ratelimit_service.quota.redis.link import Link, Reply
 from ratelimit_service.quota.redis.nodes import Node
 from ratelimit_service.quota.redis.topology import Watcher, node_problems
 from ratelimit_service.quota.redis.waiting import is_set_within
+from ratelimit_service.redis_server.address_model import Endpoint, RedisAddress
 
 __all__ = ["SentinelTopology"]
 

@@ -20,7 +20,6 @@ from ratelimit_service.algorithms.limit import Instant, LimitSettings
 from ratelimit_service.quota.leases.membership import HEARTBEAT_US, Membership
 from ratelimit_service.quota.leases.replica import Replica, ReplicaSettings
 from ratelimit_service.quota.leases.stats import LeaseStats
-from ratelimit_service.quota.redis.address_model import RedisAddress
 from ratelimit_service.quota.redis.batch import BatchStats, GroupCommit
 from ratelimit_service.quota.redis.durable import DurableTopology
 from ratelimit_service.quota.redis.faults import StoreLost
@@ -34,6 +33,7 @@ from ratelimit_service.quota.redis.topologies import make_topology
 from ratelimit_service.quota.redis.usage import PAGE_COUNTERS
 from ratelimit_service.quota.store import Charge, Done, Usage
 from ratelimit_service.quota.takes import CountedKey
+from ratelimit_service.redis_server.address_model import RedisAddress
 
 __all__ = ["LoopTurns", "RedisStats", "RedisStore", "rule_of"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ratelimit_service.quota.redis.address_model import Layout, RedisAddress
 from ratelimit_service.quota.redis.cluster import ClusterTopology
 from ratelimit_service.quota.redis.lane import Clock
 from ratelimit_service.quota.redis.sentinel import SentinelTopology
 from ratelimit_service.quota.redis.topology import SingleTopology, Topology, Watcher
+from ratelimit_service.redis_server.address_model import Layout, RedisAddress
 
 __all__ = ["make_topology"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ratelimit_service.quota.redis.address_model import Endpoint, RedisAddress
 from ratelimit_service.quota.redis.connection import Dialer
 from ratelimit_service.quota.redis.faults import LossReason
 from ratelimit_service.quota.redis.lane import Clock
 from ratelimit_service.quota.redis.nodes import Node
+from ratelimit_service.redis_server.address_model import Endpoint, RedisAddress
 
 __all__ = ["SingleTopology", "Topology", "Watcher", "node_problems"]
 

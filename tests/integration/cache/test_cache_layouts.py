@@ -13,8 +13,8 @@ from ratelimit_service.cache.health import HealthStatus
 from ratelimit_service.cache.profiles import CacheSettings, DiskSettings
 from ratelimit_service.cache.service import CacheService
 from ratelimit_service.policy.profile_model import CoherenceMode
-from ratelimit_service.quota.redis.address import parse_store_url
-from ratelimit_service.quota.redis.slots import slot_of
+from ratelimit_service.redis_server.address import parse_store_url
+from ratelimit_service.redis_server.slots import slot_of
 from support.caches import DELTA_US, Source, eventually, redis_settings
 from support.redis_servers import RedisOptions, running_cluster, running_sentinels, running_server
 

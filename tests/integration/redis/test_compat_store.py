@@ -13,12 +13,12 @@ import pytest
 
 from ratelimit_service.algorithms.limit import Algorithm, FailureMode, Limit, LimitSettings
 from ratelimit_service.clock import Clock
-from ratelimit_service.quota.redis.address import Endpoint, Layout, RedisAddress
 from ratelimit_service.quota.redis.topologies import make_topology
 from ratelimit_service.quota.redis.upstream import UpstreamRedisSettings, UpstreamRedisStore
 from ratelimit_service.quota.redis.upstream_counting import Servers
 from ratelimit_service.quota.store import Charge, Outcome, Role, Source, Usage
 from ratelimit_service.quota.upstream import upstream_stem
+from ratelimit_service.redis_server.address import Endpoint, Layout, RedisAddress
 from support.clocks import ManualClock
 from support.redis_nodes import Told, address_of, eventually, ready
 from support.redis_servers import RedisServer, running_cluster, running_server

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratelimit_service.quota.redis.address import RedisAddress, parse_store_url
 from ratelimit_service.quota.redis.boot import boot_began_us
 from ratelimit_service.quota.redis.breaker import BreakerState
 from ratelimit_service.quota.redis.calls import Command
 from ratelimit_service.quota.redis.faults import LossReason, ScriptError, StoreLost
 from ratelimit_service.quota.redis.node_stats import ROUND_TRIP_BOUNDS_US
+from ratelimit_service.redis_server.address import RedisAddress, parse_store_url
 from support.fault_proxy import FaultProxy, Way
 from support.redis_nodes import (
     INCREMENT,

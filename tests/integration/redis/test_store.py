@@ -17,9 +17,9 @@ from ratelimit_service.policy.identity import counter_key, limit_id
 from ratelimit_service.quota.leases.book import LeaseSettings
 from ratelimit_service.quota.leases.masters import NewMasterRule
 from ratelimit_service.quota.leases.replica import ReplicaSettings
-from ratelimit_service.quota.redis.address import parse_store_url
 from ratelimit_service.quota.redis.store import RedisStore, rule_of
 from ratelimit_service.quota.store import Charge, Outcome, Role, Source, Usage
+from ratelimit_service.redis_server.address import parse_store_url
 from support.redis_servers import MISSING, RedisServer, running_server
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason=MISSING)

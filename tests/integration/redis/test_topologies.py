@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ratelimit_service.quota.redis.address import parse_store_url
 from ratelimit_service.quota.redis.faults import LossReason, ScriptError
-from ratelimit_service.quota.redis.slots import SLOTS, slot_of
 from ratelimit_service.quota.redis.topology import Topology
+from ratelimit_service.redis_server.address import parse_store_url
+from ratelimit_service.redis_server.slots import SLOTS, slot_of
 from support.redis_nodes import (
     Told,
     address_of,

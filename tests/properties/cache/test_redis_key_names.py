@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit_service.cache.l2.keys import KeyKind, KeySpace
-from ratelimit_service.quota.redis.slots import slot_of
+from ratelimit_service.redis_server.slots import slot_of
 
 SPACE = KeySpace(b"p:")
 texts = st.text(st.sampled_from("{}%7DaB25é"), max_size=6)

@@ -17,7 +17,7 @@ from ratelimit_service.cache.profiles import (
     sessions,
 )
 from ratelimit_service.policy.profile_model import CoherenceMode, Eviction, WarmingMode
-from ratelimit_service.quota.redis.address_model import Layout
+from ratelimit_service.redis_server.address_model import Layout
 
 MIB = 1024 * 1024
 HEAD = "apiVersion: tidegate.dev/v1alpha1\nkind: CacheProfile\nmetadata: {name: mine, namespace: n}\nspec:\n"

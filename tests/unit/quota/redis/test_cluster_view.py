@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit_service.quota.redis.address_model import Endpoint
 from ratelimit_service.quota.redis.boot import boot_began_us, boot_key
 from ratelimit_service.quota.redis.cluster import SlotRange, read_view
 from ratelimit_service.quota.redis.link import Reply
-from ratelimit_service.quota.redis.slots import SLOTS, slot_of, tag_within
+from ratelimit_service.redis_server.address_model import Endpoint
+from ratelimit_service.redis_server.slots import SLOTS, slot_of, tag_within
 
 ASKED = Endpoint("asked", 7)
 INFO = b"cluster_state:ok\r\ncluster_current_epoch:6\r\n"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ratelimit_service.quota.redis.packing import Shapes, group_pattern, key_name, key_of, pack_order, read_answer
 from ratelimit_service.quota.redis.scripts import ORDERS
-from ratelimit_service.quota.redis.slots import slot_of
 from ratelimit_service.quota.redis.state_bytes import read_state
 from ratelimit_service.quota.redis.twin import Refusal
 from ratelimit_service.quota.takes import CountedKey, Take
+from ratelimit_service.redis_server.slots import slot_of
 from support.counted_keys import BUCKET_LIMIT, DAYS, FIXED_LIMIT, SLIDING_LIMIT, WHERE, ask, take
 from support.strategies import START_US
 

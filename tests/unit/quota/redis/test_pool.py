@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ratelimit_service.quota.redis.address_model import Endpoint
 from ratelimit_service.quota.redis.faults import LossReason, StoreLost
 from ratelimit_service.quota.redis.link import Link
 from ratelimit_service.quota.redis.pool import Pool
+from ratelimit_service.redis_server.address_model import Endpoint
 from support.sockets import RecordingSocket
 from support.transports import on_loop
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ratelimit_service.quota.redis.address import InvalidStoreAddress, Layout, Secret, parse_store_url
+from ratelimit_service.redis_server.address import InvalidStoreAddress, Layout, Secret, parse_store_url
 
 HOSTS = st.lists(st.sampled_from(["a", "b.c", "10.0.0.1", "[::1]"]), min_size=1, max_size=3)
 WORDS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=12)

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from ratelimit_service.errors import TidegateError
-from ratelimit_service.quota.redis.address_model import (
+from ratelimit_service.redis_server.address_model import (
     DEFAULT_COMMAND_US,
     DEFAULT_CONNECT_US,
     DEFAULT_POOL_SIZE,

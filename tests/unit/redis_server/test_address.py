@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.quota.redis.address import (
+from ratelimit_service.redis_server.address import (
     OPTIONS,
     Credentials,
     Endpoint,

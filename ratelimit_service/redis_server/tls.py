@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio.connection import Connection
 
-from ratelimit_service.quota.redis.address_model import Tls
+from ratelimit_service.redis_server.address_model import Tls
 
 __all__ = ["TlsConnection", "context_of"]
 
