@@ -225,7 +225,7 @@ local function reset(key)
       parts[#parts + 1] = sub(state, at, at + 8) .. pack('<I2', #kept - 7 + #emptied) .. kept .. emptied
       at = at + 18 + length
     end
-    call('SET', key, table.concat(parts), 'KEEPTTL')
+    store(key, table.concat(parts))
   end
   local zeros = pack('<i8i8i8i8i8i8i8i8', found and 1 or 0, 0, 0, 0, 0, 0, 0, 0)
   return answered(1, {zeros})

@@ -47,21 +47,37 @@ for i = 1, SHAPES do
 end
 
 local any
-local replies = {now}
-for i = 1, #KEYS do
-  local key, packed, said = KEYS[i], ARGV[2 + SHAPES + i], nil
-  -- The first want is read with the rest; where there is none it is 0.
-  local index, a, b, d, want, after = unpack('<I2I4I7I7I7', packed)
-  local shape, raw = shapes[index + 1], pcall('GET', key)
-  if raw and (type(raw) ~= 'string' or #raw < SHORTEST) then
-    said = pack('<B', DAMAGED)
-  elseif shape.take then
-    said = shape.take(shape[1], key, raw, a, b > 1 and b or 1, d, want)
+local replies, at = {now}, 0
+
+-- Carries out what is left. An error is of the order at hand: bytes that begin as a state and are none.
+local function carry_out()
+  while at < #KEYS do
+    at = at + 1
+    local key, packed, said = KEYS[at], ARGV[2 + SHAPES + at], nil
+    -- The first want is read with the rest; where there is none it is 0.
+    local index, a, b, d, want, after = unpack('<I2I4I7I7I7', packed)
+    local shape, raw = shapes[index + 1], pcall('GET', key)
+    if raw and (type(raw) ~= 'string' or #raw < SHORTEST) then
+      said = pack('<B', DAMAGED)
+    elseif shape.take then
+      said = shape.take(shape[1], key, raw, a, b > 1 and b or 1, d, want)
+    end
+    if not said then
+      any = any or make_any()
+      said = any(key, raw, shape, a, b, d, packed, after - 7)
+    end
+    replies[at + 1] = said
   end
-  if not said then
-    any = any or make_any()
-    said = any(key, raw, shape, a, b, d, packed, after - 7)
+end
+
+while at < #KEYS do
+  local is_whole, problem = try(carry_out)
+  if not is_whole then
+    if is_storing then
+      -- What is raised again would lose its code; before Redis 7 its place comes before the code.
+      return {err = string.match(problem, '%-(%u+ .*)') or problem}
+    end
+    replies[at + 1] = pack('<B', DAMAGED)
   end
-  replies[i + 1] = said
 end
 return replies

@@ -10,7 +10,7 @@
 
 local floor, max, min = math.floor, math.max, math.min
 local pack, unpack, sub = struct.pack, struct.unpack, string.sub
-local call, pcall = redis.call, redis.pcall
+local try, call, pcall = pcall, redis.call, redis.pcall
 local KEYS, ARGV = KEYS, ARGV
 local TAKE = 1
 
@@ -34,13 +34,18 @@ local function grace(window)
   return min(max(window, 5000000), 60000000)
 end
 
+-- Whether an error is the server's, which takes no writes: it ends the call, since no other order can be carried out.
+local is_storing = false
+
 -- Writes bytes; `until_us` is given where the key's time to live does not suffice.
 local function store(key, bytes, until_us)
+  is_storing = true
   if until_us then
     call('SET', key, bytes, 'PX', up(until_us - now, 1000))
   else
     call('SET', key, bytes, 'KEEPTTL')
   end
+  is_storing = false
 end
 
 -- What a take of one limit is granted, and how many of `times` such takes pass.

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ratelimit_service.algorithms.limit import Algorithm, Limit
 from ratelimit_service.quota.redis.packing import key_name
 from ratelimit_service.quota.redis.twin import Answer, Refusal, SharedState
-from ratelimit_service.quota.redis.twin_state import Entry, State
-from ratelimit_service.quota.takes import Grant, Order, Reset, Return, Take
+from ratelimit_service.quota.redis.twin_state import Entry, State, mark_of
+from ratelimit_service.quota.takes import CountedKey, Grant, Order, Reset, Return, Take
 from support.counted_keys import (
     BUCKET_LIMIT,
     DAYS,
@@ -277,6 +277,64 @@ def test_another_type_is_refused_and_the_batch_goes_on(store: ScriptedStore) -> 
 
     assert refused is Refusal.DAMAGED
     assert [grant.granted for grant in unhurried(granted)] == [1]
+
+
+@st.composite
+def damaged_states(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
+    """Bytes that begin as a state: at random, or a state that is cut off, or with a few bytes changed."""
+    limit = draw(st.sampled_from(LIMITS))
+    whole = bytearray(packed_state(limit))
+    if draw(st.booleans()):
+        return bytes(whole[:1]) + draw(st.binary(max_size=90))
+    for _ in range(draw(st.integers(0, 3))):
+        whole[draw(st.integers(1, len(whole) - 1))] = draw(st.integers(0, 255))
+    return bytes(whole[: draw(st.integers(1, len(whole)))])
+
+
+def packed_state(limit: Limit) -> bytes:
+    """A state of two limits."""
+    mark = mark_of(ask(limit).identity)
+    until = (START_US + MINUTE_US).to_bytes(7, "little")
+    bodies = {1: START_US.to_bytes(7, "little") + bytes(6), 2: bytes(7) + bytes(6), 3: bytes(20) + b"\x01"}
+    kind = 1 + list(Algorithm).index(limit.algorithm)
+    entries = [
+        each_mark + bytes([kind]) + len(bodies[kind]).to_bytes(2, "little") + until + bodies[kind]
+        for each_mark in (mark_of(b"another"), mark)
+    ]
+    return b"\xb1" + bytes(4) + START_US.to_bytes(7, "little") + b"".join(entries)
+
+
+@one_server
+@given(raw=damaged_states(), in_turn=st.lists(some_limits, min_size=1, max_size=2), data=st.data())
+@example(raw=packed_state(FIXED_LIMIT)[:-3], in_turn=[FIXED_LIMIT], data=None)
+@example(raw=b"\xb1" + bytes(60), in_turn=[BUCKET_LIMIT], data=None)
+def test_a_damaged_state_costs_no_other_order_of_its_batch(
+    store: ScriptedStore, raw: bytes, in_turn: list[Limit], data: st.DataObject | None
+) -> None:
+    """Whatever is asked of a key whose bytes only begin as a state, orders beside it go as if it were not there."""
+    store.forget_all()
+    damaged = CountedKey(b"damaged", b"")
+    store.client.set(key_name(PREFIX, damaged), raw)
+    some = orders(in_turn)
+    asked: Order = Reset(damaged) if data is None else msgspec.structs.replace(data.draw(some), where=damaged)
+    before: list[Order] = [] if data is None else data.draw(st.lists(some, max_size=2))
+    after: list[Order] = [take(FIXED_LIMIT)] if data is None else data.draw(st.lists(some, max_size=2))
+    twin = SharedState()
+
+    seen = [plain(answer) for answer in store.execute([*before, asked, *after], START_US)]
+
+    expected = [plain(answer) for answer in twin.execute([*before, *after], START_US)]
+    assert [*seen[: len(before)], *seen[len(before) + 1 :]] == expected
+
+
+def test_a_server_that_takes_no_writes_fails_the_call(store: ScriptedStore) -> None:
+    """That is no damage of a key: the caller has to know that nothing was counted, and why."""
+    store.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            store.execute([take(FIXED_LIMIT)], START_US)
+    finally:
+        store.client.config_set("maxmemory", 0)
 
 
 def test_a_calendar_outside_the_list_asks_again(store: ScriptedStore) -> None:
