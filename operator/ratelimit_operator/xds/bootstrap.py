@@ -1,0 +1,39 @@
+"""What a replica starts from while no operator answers (DECISIONS 49): a distribution as contents of ConfigMaps.
+
+`binaryData` of ConfigMap `tidegate-bootstrap-<n>` holds part n under the key `part_key(n)`. All of them are projected
+into one folder, which the service reads at its start (`--xds-bootstrap`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ratelimit_operator.plan.distribution import Distribution
+from ratelimit_operator.xds.forms import form_of
+from ratelimit_service.wire.xds.resources import RESOURCE_TYPE
+from ratelimit_service.wire.xds.snapshot_part import PART_SUFFIX, StoredSet, encode_parts
+
+BOOTSTRAP_PARTS: Final = 8
+"""ConfigMaps that there are names for."""
+
+BOOTSTRAP_PART_BYTES: Final = 700 * 1024
+"""Longest part: base64 makes it a third longer, and a ConfigMap holds 1 MiB."""
+
+
+def part_key(part: int) -> str:
+    """Key of a part in its ConfigMap, which becomes its file's name."""
+    return f"{part}{PART_SUFFIX}"
+
+
+def bootstrap_parts(distribution: Distribution, compiled_at_us: int) -> list[bytes]:
+    """The contents of the ConfigMaps, from part 0 on; those beyond are to be emptied or removed.
+
+    The same arguments give the same bytes. Hold `compiled_at_us` (microseconds since 1970) as long as the distribution
+    stays the same, so that nothing is written for nothing.
+
+    Raises:
+        SnapshotTooLarge: It does not fit; the last good parts are to stay.
+    """
+    resources = tuple(form_of(resource).packed for resource in distribution.resources.values())
+    stored = StoredSet(distribution.version, compiled_at_us, RESOURCE_TYPE, resources)
+    return encode_parts(stored, most_bytes=BOOTSTRAP_PART_BYTES, most_parts=BOOTSTRAP_PARTS)
