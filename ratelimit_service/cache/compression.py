@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ratelimit_service.cache.dictionaries import Dictionary, DictionaryHistory
-from ratelimit_service.cache.errors import CorruptPayload, PayloadTooLarge
+from ratelimit_service.cache.errors import CorruptPayload, PayloadTooLarge, UnknownDictionary
 
 if TYPE_CHECKING:
     import zstandard
@@ -220,8 +220,8 @@ class CompressionEngine:
         """Unpack a payload.
 
         Raises:
-            CorruptPayload: Its data is damaged, is of another size than it says, or needs a dictionary or a package
-                that is not here.
+            CorruptPayload: Its data is damaged, is of another size than it says, or needs a package that is not here.
+            UnknownDictionary: It needs a dictionary that is not here; not counted as corrupt.
             PayloadTooLarge: It unpacks, or says to unpack, to more than the cap.
         """
         try:
@@ -229,6 +229,8 @@ class CompressionEngine:
                 raise PayloadTooLarge(packed.raw_bytes, self.max_raw_bytes)
             data = packed.data if packed.method is Method.STORED else self._expand(packed)
             _check_size(data, packed.raw_bytes)
+        except UnknownDictionary:
+            raise  # Whoever asks may find it, and ask again.
         except CorruptPayload:
             self._counts["corrupt"] += 1
             raise
@@ -259,7 +261,7 @@ class CompressionEngine:
             return None
         dictionary = self.dictionaries.get(dictionary_id)
         if dictionary is None:
-            raise CorruptPayload(f"packed with dictionary {dictionary_id:08x}, which is not known here")
+            raise UnknownDictionary(dictionary_id)
         return dictionary
 
 

@@ -44,6 +44,7 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
             not stored because something newer came between), `writes`, `invalidations`, `corrupt`, `refused_l1`.
         memory: The level in memory.
         compression: Packing for the other levels.
+        dictionaries, dictionaries_adopted: Those that payloads can be read with; times that another was taken into use.
         coherency: Invalidations and staleness.
         flights, flights_joined, flights_timed_out: Loads under way; callers that joined one; loads given up.
         leases_granted, leases_waited: Leases of loads; waits for those of other replicas.
@@ -57,6 +58,8 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     memory: L1Stats
     compression: CompressionStats
     coherency: CoherencyStats
+    dictionaries: int = 0
+    dictionaries_adopted: int = 0
     flights: int = 0
     flights_joined: int = 0
     flights_timed_out: int = 0
@@ -139,6 +142,8 @@ def samples_of(stats: CacheStats) -> Iterator[Sample]:
         ("compression_seconds_total", packed.compress_ns / 1e9, "Time spent compressing"),
         ("decompression_seconds_total", packed.decompress_ns / 1e9, "Time spent decompressing"),
         ("compression_saved_bytes_total", max(0, packed.saved_bytes), "Bytes that compression saved"),
+        ("dictionaries", stats.dictionaries, "Trained dictionaries that payloads can be read with"),
+        ("dictionaries_adopted_total", stats.dictionaries_adopted, "Times that another dictionary was taken into use"),
         ("hit_ratio", stats.hit_rate, "Share of requests that a level answered"),
         ("operations_per_second", stats.operations_per_second, "Requests and writes since the start"),
         ("invalidations_heard_total", coherency.heard, "Changes that Redis told"),

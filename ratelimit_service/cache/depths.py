@@ -15,13 +15,14 @@ from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.cache.coherence import CacheCoherencyManager
 from ratelimit_service.cache.counting import Counts
 from ratelimit_service.cache.disk import DiskLevel
-from ratelimit_service.cache.errors import CorruptPayload, LevelUnavailable, UnencodableValue
+from ratelimit_service.cache.errors import CorruptPayload, LevelUnavailable, UnencodableValue, UnknownDictionary
 from ratelimit_service.cache.fences import FencedLeases
 from ratelimit_service.cache.l2.answers import Found, Granted
 from ratelimit_service.cache.loads import Loader, LoadOptions
 from ratelimit_service.cache.profiles import CacheSettings
 from ratelimit_service.cache.sealing import ABSENT, Held, Sealer, Term
 from ratelimit_service.cache.staleness import UNWATCHED, FillToken
+from ratelimit_service.cache.training import DictionaryKeeper
 
 if TYPE_CHECKING:
     from ratelimit_service.cache.l2.level import RedisLevel
@@ -67,6 +68,7 @@ class Depths(Generic[T]):
         now: Callable[[], Instant],
         keep: Callable[[str, Held], None],
         drop: Callable[[str], None],
+        dictionaries: DictionaryKeeper,
         *,
         redis: RedisLevel | None,
         leases: FencedLeases | None,
@@ -79,6 +81,7 @@ class Depths(Generic[T]):
         self._now = now
         self._keep = keep
         self._drop = drop
+        self._dictionaries = dictionaries
         self._redis = redis
         self._leases = leases
         self._disk = disk
@@ -122,7 +125,7 @@ class Depths(Generic[T]):
             return Reached()
         now = self._now()
         try:
-            held = self._sealer.open(payload, now, epoch=token.epoch, filled_us=token.began_us)
+            held = await self._opened(payload, now, token.epoch, token.began_us)
         except CorruptPayload:
             self._counts.corrupt += 1
             return Reached(unfit=payload)
@@ -147,7 +150,7 @@ class Depths(Generic[T]):
                 return Reached()
             now = self._now()
             epoch = self._coherence.epoch if found.mark == self._coherence.mark else UNWATCHED
-            held = self._sealer.open(found.payload, now, epoch=epoch, filled_us=found.filled_us)
+            held = await self._opened(found.payload, now, epoch, found.filled_us)
         except CorruptPayload:
             self._counts.corrupt += 1
             disk.remove(key)
@@ -160,6 +163,15 @@ class Depths(Generic[T]):
             self._keep(key, held)
             return Reached(held)
         return Reached(stale=held if self._coherence.is_usable_stale(key, held.stamp) else None)
+
+    async def _opened(self, payload: bytes, now: Instant, epoch: int, filled_us: int) -> Held:
+        """`Sealer.open`, asking for the dictionary that the payload needs where it is not known."""
+        try:
+            return self._sealer.open(payload, now, epoch=epoch, filled_us=filled_us)
+        except UnknownDictionary as unknown:
+            if not await self._dictionaries.learn(unknown.dictionary_id):
+                raise
+        return self._sealer.open(payload, now, epoch=epoch, filled_us=filled_us)
 
     async def _is_current(self, key: str, held: Held) -> bool:
         """Whether Redis still has this value, as far as was heard or can be heard now."""

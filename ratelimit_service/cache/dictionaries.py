@@ -13,13 +13,19 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["DICTIONARY_BYTES", "MIN_SAMPLES", "Dictionary", "DictionaryHistory", "train"]
+__all__ = ["DICTIONARY_BYTES", "MIN_SAMPLES", "Dictionary", "DictionaryHistory", "train", "train_if_better"]
 
 DICTIONARY_BYTES: Final = 8 * 1024
 """A larger one gains little for values of up to 2 KB and is paid for by every reader."""
 
 MIN_SAMPLES: Final = 16
 """From fewer values a dictionary would only be those values."""
+
+_HELD_OUT: Final = 4
+"""One sample in so many is not trained on, but judges."""
+
+_GAIN: Final = 1.1
+"""A dictionary that makes payloads smaller by less is not worth a change."""
 
 
 class Dictionary(msgspec.Struct, frozen=True):
@@ -66,8 +72,22 @@ class DictionaryHistory:
         self._by_id.pop(dictionary.id, None)
         self._by_id[dictionary.id] = dictionary
         self.current = dictionary
+        self._trim()
+
+    def know(self, dictionary: Dictionary) -> None:
+        """Be able to read what was packed with this one; the one in use stays. The oldest others go for it."""
+        if dictionary.id not in self._by_id:
+            self._by_id[dictionary.id] = dictionary
+            self._trim()
+
+    def _trim(self) -> None:
         while len(self._by_id) > self._kept:
-            del self._by_id[next(iter(self._by_id))]
+            oldest = next(each for each in self._by_id if self.current is None or each != self.current.id)
+            del self._by_id[oldest]
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._by_id)
 
     def get(self, dictionary_id: int) -> Dictionary | None:
         """The dictionary of this id, if it is kept."""
@@ -96,3 +116,31 @@ def train(samples: Sequence[bytes], *, size_bytes: int = DICTIONARY_BYTES) -> Di
     except zstandard.ZstdError as error:
         raise ValueError(f"the samples give no dictionary: {error}") from error
     return Dictionary.of(trained.as_bytes())
+
+
+def train_if_better(samples: Sequence[bytes], level: int, current: Dictionary | None) -> Dictionary | None:
+    """Train on three of four samples; None unless the fourth packs a tenth smaller than with the dictionary in use.
+
+    Args:
+        samples: At least a hundred or so; fewer, or such as have nothing in common, give None.
+        level: Of zstd.
+        current: The one in use; None: none is.
+
+    Raises:
+        ImportError: The `zstandard` package is not installed.
+    """
+    judges = samples[::_HELD_OUT]
+    try:
+        trained = train([each for at, each in enumerate(samples) if at % _HELD_OUT])
+    except ValueError:
+        return None
+    before, after = (_packed_bytes(judges, level, each) for each in (current, trained))
+    return trained if after * _GAIN <= before else None
+
+
+def _packed_bytes(samples: Sequence[bytes], level: int, dictionary: Dictionary | None) -> int:
+    import zstandard  # noqa: PLC0415 - as above
+
+    data = None if dictionary is None else zstandard.ZstdCompressionDict(dictionary.data)
+    compressor = zstandard.ZstdCompressor(level=level, dict_data=data)
+    return sum(len(compressor.compress(each)) for each in samples)

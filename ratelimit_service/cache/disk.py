@@ -27,6 +27,12 @@ _FIRST_PAUSE_US: Final = 1_000_000
 _LONGEST_PAUSE_US: Final = 60_000_000
 
 
+_KEPT: Final = "\0kept:"
+"""Begins the names of what is no value; no key of a cache begins with a NUL."""
+
+_MOST_KEPT: Final = 8
+
+
 class OnDisk(msgspec.Struct, frozen=True):
     """What lies on the disk for a key.
 
@@ -60,6 +66,7 @@ class DiskLevel:
         self._pause_us = _FIRST_PAUSE_US
         self._again_us = 0
         self._has_missed = False
+        self._kept: dict[str, bytes] = {}
         self.failures = 0
 
     @property
@@ -118,6 +125,21 @@ class DiskLevel:
         self._has_missed = True
         self._attempt(lambda _: True)
 
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep what payloads need to be read (a dictionary), also through `clear`; the newest eight."""
+        if self._kept.get(name) == data:
+            return
+        self._kept[name] = data
+        self._attempt(lambda disk: disk.put(_KEPT + name, data))
+        if len(self._kept) > _MOST_KEPT:
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            self._attempt(lambda disk: (disk.delete(_KEPT + oldest),))
+
+    def kept(self, name: str) -> bytes | None:
+        """What was kept under a name, in this run or before; None also while the disk fails."""
+        return self._kept.get(name) or self._attempt(lambda disk: disk.get(_KEPT + name))
+
     def _attempt(self, do: Callable[[L3], T]) -> T | None:
         """Do something with the disk, unless it failed lately; None: it was not done."""
         disk = self._disk
@@ -126,6 +148,8 @@ class DiskLevel:
         try:
             if self._has_missed:
                 disk.clear()
+                for name, data in self._kept.items():
+                    disk.put(_KEPT + name, data)
                 self._has_missed = False
             done = do(disk)
         except LevelUnavailable as error:

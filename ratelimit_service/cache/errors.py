@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from ratelimit_service.errors import TidegateError
 
-__all__ = ["CacheError", "CorruptPayload", "InvalidKeyFile", "LevelUnavailable", "PayloadTooLarge", "UnencodableValue"]
+__all__ = [
+    "CacheError",
+    "CorruptPayload",
+    "InvalidKeyFile",
+    "LevelUnavailable",
+    "PayloadTooLarge",
+    "UnencodableValue",
+    "UnknownDictionary",
+]
 
 
 class CacheError(TidegateError):
@@ -23,6 +31,18 @@ class CorruptPayload(CacheError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class UnknownDictionary(CorruptPayload):
+    """A payload was packed with a dictionary that is not known here; it is sound for who has it.
+
+    Attributes:
+        dictionary_id: Which.
+    """
+
+    def __init__(self, dictionary_id: int) -> None:
+        super().__init__(f"packed with dictionary {dictionary_id:08x}, which is not known here")
+        self.dictionary_id = dictionary_id
 
 
 class PayloadTooLarge(CorruptPayload):

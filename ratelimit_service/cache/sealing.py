@@ -7,6 +7,7 @@ well as their clocks agree.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -71,11 +72,13 @@ class Sealer(Generic[T]):
     Args:
         codec: Turns values into bytes.
         engine: Packs these.
+        sample: Is shown each value's bytes before they are packed.
     """
 
-    def __init__(self, codec: Codec[T], engine: CompressionEngine) -> None:
+    def __init__(self, codec: Codec[T], engine: CompressionEngine, sample: Callable[[bytes], None]) -> None:
         self._codec = codec
         self._engine = engine
+        self._sample = sample
 
     def seal(self, held: Held, now: Instant, *, fence: int = 0) -> bytes:
         """The payload of a value.
@@ -85,6 +88,8 @@ class Sealer(Generic[T]):
         """
         absent = held.value is ABSENT
         data = b"" if absent else self._codec.encode(held.value)
+        if data:
+            self._sample(data)
         skew_us = now.wall_us - now.boot_us
         stamp, term = held.stamp, held.term
         envelope = Envelope(
@@ -110,6 +115,7 @@ class Sealer(Generic[T]):
 
         Raises:
             CorruptPayload: It is damaged, or of another codec or a later release.
+            UnknownDictionary: It can be read once that dictionary is known.
         """
         envelope = unpack(payload)
         if envelope.codec != self._codec.number:

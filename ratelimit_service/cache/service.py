@@ -10,8 +10,6 @@ Not thread-safe: one service belongs to one event loop. Programs without one use
 from __future__ import annotations
 
 import asyncio
-import functools
-import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,25 +18,23 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import msgspec
 
-from ratelimit_service.cache.accounting import estimate_bytes
-from ratelimit_service.cache.coherence import CacheCoherencyManager, Invalidation, InvalidationMetadata, Stamp
+from ratelimit_service.cache.coherence import CacheCoherencyManager, Invalidation, InvalidationMetadata
 from ratelimit_service.cache.counting import CacheStats, Counts, Sample, samples_of
 from ratelimit_service.cache.depths import Depths
 from ratelimit_service.cache.disk import DiskLevel
-from ratelimit_service.cache.entry import NEVER_US, Entry
 from ratelimit_service.cache.fences import FencedLeases
-from ratelimit_service.cache.flights import Flights
+from ratelimit_service.cache.fetching import Fetcher
 from ratelimit_service.cache.following import ProfileFollower, adopted
 from ratelimit_service.cache.health import CacheHealth, health_of
-from ratelimit_service.cache.l1 import L1, Eviction, Pressure
-from ratelimit_service.cache.loads import Loader, LoadOptions, refreshes_early
+from ratelimit_service.cache.l1 import Pressure
+from ratelimit_service.cache.loads import LoadOptions
 from ratelimit_service.cache.profiles import DEFAULT_SECRETS, PROFILES, CacheSettings, load_profile
-from ratelimit_service.cache.sealing import ABSENT, Held, Sealer, Term
+from ratelimit_service.cache.sealing import ABSENT, Sealer
 from ratelimit_service.cache.serialisers import Codec, MsgpackCodec
-from ratelimit_service.cache.staleness import UNWATCHED
+from ratelimit_service.cache.shallows import Shallows, value_of
+from ratelimit_service.cache.training import DictionaryKeeper
 from ratelimit_service.cache.warming import DEFAULT_PER_SECOND, CacheWarmer, KeyLoader, Progress, WarmingReport
 from ratelimit_service.clock import Clock
-from ratelimit_service.policy.profile_model import Eviction as ProfileEviction
 from ratelimit_service.policy.profile_model import WarmingMode
 
 if TYPE_CHECKING:
@@ -48,19 +44,11 @@ __all__ = ["CacheService"]
 
 T = TypeVar("T")
 
-_HELD_BYTES: Final = 320
-"""What `Held`, its stamp and its term take, with their numbers."""
-
-_HITS_PER_NOTE: Final = 16
-"""One in so many hits is noted for warming, and counts for all of them."""
-
 WARM_EVERY_S: Final = 30.0
 """Pause between two rounds of background warming."""
 
 _RECLAIM_S: Final = 1.0
 _RECLAIM_ENTRIES: Final = 5_000
-_FAILED_PAUSE_US: Final = 1_000_000
-_MOST_FAILED: Final = 10_000
 
 
 class CacheService(Generic[T]):
@@ -84,36 +72,46 @@ class CacheService(Generic[T]):
         self._now_us = _boot_us if clock is None else lambda: clock.read().boot_us
         self._began_us = self._now_us()
         self.counts = Counts()
-        self._memory: L1[Any] = L1(
-            self.settings.max_entries,
-            self.settings.max_memory_bytes,
-            warning_percent=self.settings.warning_percent,
-            critical_percent=self.settings.critical_percent,
-            policy=_EVICTIONS[self.settings.eviction],
-        )
         self.engine = self.settings.engine()
         self.coherence = CacheCoherencyManager(
             now_us=self._now_us, delta_us=self.settings.delta_us, drop=self._drop_here
         )
-        self._flights: Flights[Held | None] = Flights()
-        self._failed: dict[str, int] = {}
+        self.warmer = CacheWarmer(self, top_keys=self.settings.top_keys)
         self._redis, self._leases = self._new_redis()
         disk = self.settings.disk
         self._disk = None if disk is None else DiskLevel(disk, self._now_us)
+        self._dictionaries = DictionaryKeeper(
+            self.engine,
+            self._now_us,
+            lambda: self.settings.ttl_us + self.settings.stale_on_error_us,
+            trains=self.settings.dictionary,
+            redis=self._redis,
+            disk=self._disk,
+        )
+        self._shallows = Shallows(
+            lambda: self.settings,
+            self.coherence,
+            self.counts,
+            self._now_us,
+            self.warmer.note if self.settings.warming is not WarmingMode.NONE else None,
+            redis=self._redis,
+            disk=self._disk,
+        )
         self._depths: Depths[T] = Depths(
             lambda: self.settings,
-            Sealer(codec or MsgpackCodec(), self.engine),
+            Sealer(codec or MsgpackCodec(), self.engine, self._dictionaries.sample),
             self.coherence,
             self.counts,
             self._clock.read,
-            self._keep,
-            self._drop_here,
+            self._shallows.keep,
+            self._shallows.drop,
+            self._dictionaries,
             redis=self._redis,
             leases=self._leases,
             disk=self._disk,
         )
-        self.warmer = CacheWarmer(self, top_keys=self.settings.top_keys)
-        self._counts_worth = self.settings.warming is not WarmingMode.NONE
+        self._fetcher = Fetcher(lambda: self.settings, self._shallows, self._depths, self.counts, self._now_us)
+        self._fresh, self._memory = self._shallows.fresh, self._shallows.memory
         self._follower: ProfileFollower | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = False
@@ -152,9 +150,11 @@ class CacheService(Generic[T]):
             if self._redis is not None:
                 await self._redis.start()
             self._spawn(self._look_after())
+            if self._dictionaries.trains:
+                self._spawn(self._dictionaries.run())
             if self._follower is not None:
                 self._spawn(self._follower.run())
-            if self._counts_worth:
+            if self.settings.warming is not WarmingMode.NONE:
                 adaptive = self.settings.warming is WarmingMode.ADAPTIVE
                 self._spawn(self.warmer.run(every_s=WARM_EVERY_S, adaptive=adaptive))
         return self
@@ -165,7 +165,7 @@ class CacheService(Generic[T]):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._flights.close()
+        await self._fetcher.flights.close()
         await self.coherence.close()
         if self._redis is not None:
             await self._redis.close()
@@ -189,13 +189,13 @@ class CacheService(Generic[T]):
             if not self._depths.exist:
                 self.counts.misses += 1
                 return default
-            held = await self._flights.fly(_READS + key, functools.partial(self._read, key))
+            held = await self._fetcher.read(key)
             if held is None:
                 self.counts.misses += 1
                 return default
             value = held.value
         else:
-            value = _value_of(entry)
+            value = value_of(entry)
         return default if value is ABSENT else cast("T", value)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, T]:
@@ -203,13 +203,11 @@ class CacheService(Generic[T]):
         now_us = self._now_us()
         wanted = list(dict.fromkeys(keys))
         entries = {key: self._fresh(key, now_us) for key in wanted}
-        found: dict[str, Any] = {key: _value_of(entry) for key, entry in entries.items() if entry is not None}
+        found: dict[str, Any] = {key: value_of(entry) for key, entry in entries.items() if entry is not None}
         missing = [key for key in wanted if key not in found]
         if missing and self._depths.exist:
             # Commands of one turn of the loop leave in one write, so these are one round trip.
-            helds = await asyncio.gather(
-                *(self._flights.fly(_READS + key, functools.partial(self._read, key)) for key in missing)
-            )
+            helds = await asyncio.gather(*map(self._fetcher.read, missing))
             found |= {key: held.value for key, held in zip(missing, helds, strict=True) if held is not None}
         self.counts.misses += len(wanted) - len(found)
         return {key: found[key] for key in wanted if found.get(key, ABSENT) is not ABSENT}
@@ -242,8 +240,10 @@ class CacheService(Generic[T]):
         entry = self._fresh(key, now_us)
         if entry is not None:
             if self.settings.early_refresh_percent:
-                self._refresh_early(key, entry, now_us, loader, LoadOptions(ttl_us=_us(ttl_ms), tags=tuple(tags)))
-            value = _value_of(entry)
+                self._fetcher.refresh_early(
+                    key, entry, now_us, loader, LoadOptions(ttl_us=_us(ttl_ms), tags=tuple(tags))
+                )
+            value = value_of(entry)
             return None if value is ABSENT else cast("T", value)
         options = LoadOptions(
             ttl_us=_us(ttl_ms),
@@ -251,7 +251,7 @@ class CacheService(Generic[T]):
             soft_timeout_us=_us(soft_timeout_ms),
             hard_timeout_us=_us(hard_timeout_ms),
         )
-        held = await self._load(key, loader, options, now_us)
+        held = await self._fetcher.load(key, loader, options, now_us)
         return None if held.value is ABSENT else cast("T", held.value)
 
     async def set(self, key: str, value: T, *, ttl_ms: int | None = None, tags: Sequence[str] = ()) -> None:
@@ -264,11 +264,11 @@ class CacheService(Generic[T]):
         if value is None or (ttl_ms is not None and ttl_ms < 0):
             raise ValueError("None is no value, and a lifetime is not negative")
         self.counts.writes += 1
-        self._forget_flights(key)
+        self._fetcher.forget((key,))
         if self._depths.exist or tags:
             await self._depths.store(key, value, LoadOptions(ttl_us=_us(ttl_ms), tags=tuple(tags)))
         else:
-            self._set_here(key, value, self.settings.ttl_us if ttl_ms is None else ttl_ms * 1000)
+            self._shallows.set_alone(key, value, self.settings.ttl_us if ttl_ms is None else ttl_ms * 1000)
 
     async def set_many(self, values: Mapping[str, T], *, ttl_ms: int | None = None, tags: Sequence[str] = ()) -> None:
         """Put several values into all levels; arguments and errors as with `set`, of which others may be stored."""
@@ -282,21 +282,21 @@ class CacheService(Generic[T]):
     async def invalidate(self, key: str, metadata: InvalidationMetadata | None = None) -> Invalidation:
         """Remove a key from all levels and replicas, and void the tags of `metadata`."""
         self.counts.invalidations += 1
-        self._forget_flights(key)
+        self._fetcher.forget((key,))
         return await self.coherence.invalidate_with_coherency(key, metadata)
 
     async def invalidate_tag(self, tag: str) -> Invalidation:
         """Void all values with a tag, on all replicas."""
         self.counts.invalidations += 1
-        self._flights.forget_all()
+        self._fetcher.forget(None)
         return await self.coherence.invalidate_tag(tag)
 
     async def invalidate_prefix(self, prefix: str) -> Invalidation:
         """Void all values whose key begins so, on all replicas."""
         self.counts.invalidations += 1
-        self._flights.forget_all()
+        self._fetcher.forget(None)
         if self._redis is None:
-            self._forget_prefix(prefix)
+            self._shallows.drop_prefix(prefix)
         return await self.coherence.invalidate_prefix(prefix)
 
     async def clear(self) -> Invalidation:
@@ -329,17 +329,19 @@ class CacheService(Generic[T]):
 
     def stats(self) -> CacheStats:
         """Counts and sizes, now."""
-        redis, leases = self._redis, self._leases
+        redis, leases, flights = self._redis, self._leases, self._fetcher.flights
         return CacheStats(
             name=self.settings.name,
             uptime_us=self._now_us() - self._began_us,
             counts=msgspec.structs.asdict(self.counts),
             memory=self._memory.stats(),
             compression=self.engine.stats(),
+            dictionaries=len(self.engine.dictionaries),
+            dictionaries_adopted=self._dictionaries.adopted,
             coherency=self.coherence.stats(),
-            flights=len(self._flights),
-            flights_joined=self._flights.joined,
-            flights_timed_out=self._flights.timed_out,
+            flights=len(flights),
+            flights_joined=flights.joined,
+            flights_timed_out=flights.timed_out,
             leases_granted=leases.granted if leases else 0,
             leases_waited=leases.waited if leases else 0,
             l2_calls=redis.calls if redis else 0,
@@ -370,185 +372,15 @@ class CacheService(Generic[T]):
 
     def is_held(self, key: str) -> bool:
         """Whether memory would answer for a key now; neither counted nor noticed by the eviction policy."""
-        entry = self._memory.peek(key, self._now_us())
-        return entry is not None and self._is_fresh(key, entry, self._now_us())
+        return self._shallows.is_held(key)
 
     @property
     def pressure(self) -> Pressure:
         """How full memory is."""
         return self._memory.pressure
 
-    def _fresh(self, key: str, now_us: int) -> Entry[Any] | None:
-        """What memory has of a key, if it may be served."""
-        if self._redis is not None:
-            self._redis.note_read()
-        entry = self._memory.get(key, now_us)
-        if entry is None or entry.terms.soft_expires_us <= now_us:
-            return None
-        counts, value = self.counts, entry.value
-        if type(value) is Held:
-            if not self.coherence.is_current(key, value.stamp, now_us):
-                return None
-            counts.absent_hits += value.value is ABSENT
-        counts.hits_l1 += 1
-        if self._counts_worth and not counts.hits_l1 % _HITS_PER_NOTE:
-            self.warmer.note(key, entry.cost_us * _HITS_PER_NOTE)
-        return entry
-
-    def _is_fresh(self, key: str, entry: Entry[Any], now_us: int) -> bool:
-        if entry.soft_expires_us <= now_us:
-            return False
-        value = entry.value
-        return type(value) is not Held or self.coherence.is_current(key, value.stamp, now_us)
-
-    def _keep(self, key: str, held: Held) -> None:
-        """Put a value into memory; what has nothing to be told apart by is kept bare, in a third of the space."""
-        now_us = self._now_us()
-        term, stamp = held.term, held.stamp
-        is_bare = self._redis is None and not stamp.tags and held.value is not ABSENT
-        soft_us = term.fresh_until_us if term.fresh_until_us < term.expires_us else NEVER_US
-        cost_us = term.cost_us if self._counts_worth or self.settings.early_refresh_percent else 0
-        size_bytes = 0 if held.value is ABSENT else estimate_bytes(held.value)
-        is_kept = self._memory.put(
-            key,
-            held.value if is_bare else held,
-            now_us=now_us,
-            size_bytes=size_bytes if is_bare else size_bytes + _HELD_BYTES,
-            expires_us=term.expires_us,
-            soft_expires_us=soft_us,
-            cost_us=cost_us,
-        )
-        self.counts.refused_l1 += not is_kept
-        if self._counts_worth and term.cost_us:
-            self.warmer.note(key, term.cost_us)
-
-    def _set_here(self, key: str, value: object, ttl_us: int) -> None:
-        """Put a value into memory where that is the only level: nothing to seal, to stamp or to wait for."""
-        self.coherence.fills.revoke(key)
-        now_us = self._now_us()
-        stale_us = self.settings.stale_on_error_us
-        fresh_until_us = now_us + ttl_us
-        self.counts.refused_l1 += not self._memory.put(
-            key,
-            value,
-            now_us=now_us,
-            expires_us=fresh_until_us + stale_us,
-            soft_expires_us=fresh_until_us if stale_us else NEVER_US,
-        )
-
     def _drop_here(self, key: str) -> None:
-        self._memory.delete(key, self._now_us())
-        if self._disk is not None:
-            self._disk.remove(key)
-
-    def _forget_flights(self, key: str) -> None:
-        self._flights.forget(key)
-        self._flights.forget(_READS + key)
-
-    def _forget_prefix(self, prefix: str) -> None:
-        """Without Redis values carry no version, so they are taken out one by one."""
-        now_us = self._now_us()
-        for key in self._memory.keys(now_us):
-            if key.startswith(prefix):
-                self._memory.delete(key, now_us)
-        if self._disk is not None:
-            self._disk.clear()
-
-    async def _read(self, key: str) -> Held | None:
-        """The flight of a key that is only read."""
-        held = await self._caught_up(key)
-        return held if held is not None else (await self._depths.read(key)).held
-
-    async def _caught_up(self, key: str) -> Held | None:
-        """What memory has, once it is heard that it is still right."""
-        now_us = self._now_us()
-        entry = self._memory.peek(key, now_us)
-        if entry is None or type(entry.value) is not Held or entry.soft_expires_us <= now_us:
-            return None
-        held: Held = entry.value
-        if not self.coherence.may_be_behind(held.stamp):
-            return None
-        if not await self.coherence.catch_up(tag for tag, _ in held.stamp.tags):
-            return None
-        if self._memory.peek(key, self._now_us()) is not entry or entry.value is not held:
-            return None
-        if not self.coherence.is_current(key, held.stamp, self._now_us()):
-            return None
-        self.counts.hits_l1 += 1
-        return held
-
-    async def _load(self, key: str, loader: Loader, options: LoadOptions, now_us: int) -> Held:
-        """Wait for the flight of a key, or take a stale value where that is right."""
-        stale = self._stale(key, now_us)
-        if stale is not None and self._failed.get(key, 0) > now_us:
-            return self._served_stale(stale)
-        wait_us = options.hard_timeout_us
-        if stale is not None and options.soft_timeout_us is not None:
-            wait_us = options.soft_timeout_us if wait_us is None else min(wait_us, options.soft_timeout_us)
-        try:
-            held = None
-            while held is None:
-                # A flight that refreshes early may end with nothing: then another replica does it.
-                held = await self._flights.fly(
-                    key, functools.partial(self._read_or_load, key, loader, options), wait_us=wait_us
-                )
-        except Exception:  # any error of a loader may be answered by a stale value
-            if stale is None or self._stale(key, self._now_us()) is None:
-                raise
-            return self._served_stale(stale)
-        return held
-
-    async def _read_or_load(self, key: str, loader: Loader, options: LoadOptions) -> Held:
-        """The flight of a key that is loaded where no level has it."""
-        held = await self._caught_up(key)
-        if held is not None:
-            return held
-        reached = await self._depths.read(key)
-        if reached.held is not None:
-            return reached.held
-        self.counts.misses += 1
-        try:
-            return await self._depths.load(key, loader, options, reached)
-        except Exception:  # as above; what the levels had may be all that is left
-            self._note_failure(key)
-            if reached.stale is None:
-                raise
-            return self._served_stale(reached.stale)
-
-    def _stale(self, key: str, now_us: int) -> Held | None:
-        """A value in memory whose time is over, but may be served while loading fails."""
-        entry = self._memory.peek(key, now_us) if self.settings.stale_on_error_us else None
-        if entry is None:
-            return None
-        value = entry.value
-        if type(value) is not Held:
-            return Held(value, _NO_STAMP, _NO_TERM)
-        return value if self.coherence.is_usable_stale(key, value.stamp) else None
-
-    def _served_stale(self, held: Held) -> Held:
-        self.counts.stale_served += 1
-        return held
-
-    def _note_failure(self, key: str) -> None:
-        """Have callers with a stale value not try again at once."""
-        if len(self._failed) >= _MOST_FAILED:
-            self._failed.clear()
-        self._failed[key] = self._now_us() + _FAILED_PAUSE_US
-
-    def _refresh_early(self, key: str, entry: Entry[Any], now_us: int, loader: Loader, options: LoadOptions) -> None:
-        settings = self.settings
-        ttl_us = settings.ttl_us if options.ttl_us is None else options.ttl_us
-        left_us = min(entry.soft_expires_us, entry.expires_us) - now_us
-        # A random number of [0, 1), turned to one above 0.
-        draw = 1.0 - random.random()  # noqa: S311  # spreads load; nothing secret
-        if refreshes_early(left_us, ttl_us, settings.early_refresh_percent, entry.cost_us, draw):
-            before = self._flights.begun
-            self._flights.begin(key, functools.partial(self._refresh, key, loader, options))
-            self.counts.early_refreshes += self._flights.begun - before
-
-    async def _refresh(self, key: str, loader: Loader, options: LoadOptions) -> Held | None:
-        """The flight of a value that is loaded anew while it is still fresh."""
-        return await self._depths.refresh(key, loader, options)
+        self._shallows.drop(key)
 
     async def _look_after(self) -> None:
         while True:
@@ -563,27 +395,8 @@ class CacheService(Generic[T]):
         task.add_done_callback(self._tasks.discard)
 
 
-_READS: Final = "\0read:"
-"""Begins the names of flights that only read; no key begins with a NUL."""
-
-_NO_STAMP: Final = Stamp(UNWATCHED, 0)
-_NO_TERM: Final = Term(0, 0)
-
-_EVICTIONS: Final = {
-    ProfileEviction.S3FIFO: Eviction.S3FIFO,
-    ProfileEviction.SIEVE: Eviction.SIEVE,
-    ProfileEviction.CLOCK: Eviction.CLOCK,
-    ProfileEviction.LRU: Eviction.LRU,
-}
-
-
 def _boot_us() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-
-
-def _value_of(entry: Entry[Any]) -> Any:
-    value = entry.value
-    return value.value if type(value) is Held else value
 
 
 def _us(duration_ms: int | None) -> int | None:

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import msgspec
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from ratelimit_service.cache.compression import CompressionEngine, Method
 from ratelimit_service.cache.dictionaries import train
 from ratelimit_service.cache.l3 import L3, KeyRing, SealingKey
+from support.sessions import session
 from tests.benchmarks import machine
 from tests.benchmarks.bench_cache_l1 import show
 
@@ -48,19 +51,6 @@ class Disk(msgspec.Struct, frozen=True):
     get_us: float
 
 
-def record(draw: random.Random) -> dict[str, object]:
-    """A session of some 350 B as JSON."""
-    return {
-        "id": draw.getrandbits(64),
-        "user": {"name": f"user-{draw.randrange(10_000)}", "roles": ["reader", "writer"], "locale": "en-GB"},
-        "scopes": ["orders:read", "orders:write", "profile:read"],
-        "issuer": "https://login.example.org/realms/main",
-        "audience": ["api.example.org", "shop.example.org"],
-        "expires_at": 1_700_000_000 + draw.randrange(10_000),
-        "address": f"10.0.{draw.randrange(255)}.{draw.randrange(255)}",
-    }
-
-
 def us(call: Callable[[], object], calls: int) -> float:
     """Time of one call."""
     best = float("inf")
@@ -75,7 +65,7 @@ def us(call: Callable[[], object], calls: int) -> float:
 def compressions() -> list[Compressed]:
     """Each way on each size."""
     draw = random.Random(1)
-    dictionary = train([json.dumps(record(draw)).encode() for _ in range(1_000)])
+    dictionary = train([json.dumps(session(draw)).encode() for _ in range(1_000)])
     ways = {
         "gzip 4": CompressionEngine(Method.GZIP, level=4, threshold_bytes=0),
         "gzip 6": CompressionEngine(Method.GZIP, level=6, threshold_bytes=0),
@@ -84,7 +74,7 @@ def compressions() -> list[Compressed]:
     }
     rows = []
     for count in (1, 5, 28):
-        value = [record(draw) for _ in range(count)]
+        value = [session(draw) for _ in range(count)]
         data = json.dumps(value[0] if count == 1 else value).encode()
         for way, engine in ways.items():
             packed = engine.pack(data)

@@ -5,6 +5,7 @@ tag early, so it is written as `%7D` there, and `%` as `%25`; no two keys get on
 
     {prefix}c:v:{key}   value           {prefix}c:l:{key}   lease of the load under way
     {prefix}c:t:{tag}   a tag's version {prefix}c:prefixes  keys that were invalidated by prefix
+    {prefix}c:d:{id}    a dictionary    {prefix}c:dictionary the one that is in use
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ class KeySpace:
     Attributes:
         channel: Where writers announce changed keys to those that cannot be told by tracking.
         prefixes: The key with what was invalidated by prefix.
+        current_dictionary: The key with the dictionary that new payloads are packed with.
     """
 
-    __slots__ = ("_lease", "_probe", "_tag", "_value", "channel", "prefixes")
+    __slots__ = ("_dictionary", "_lease", "_probe", "_tag", "_value", "channel", "current_dictionary", "prefixes")
 
     def __init__(self, prefix: bytes) -> None:
         self._value = prefix + b"c:v:{"
         self._lease = prefix + b"c:l:{"
         self._tag = prefix + b"c:t:"
         self._probe = prefix + b"c:probe:{"
+        self._dictionary = prefix + b"c:d:"
+        self.current_dictionary = prefix + b"c:dictionary"
         self.prefixes = prefix + b"c:prefixes"
         self.channel = prefix + b"c:changes"
 
@@ -53,6 +57,10 @@ class KeySpace:
     def tag(self, tag: str) -> bytes:
         """The key of a tag's version."""
         return self._tag + tag.encode()
+
+    def dictionary(self, dictionary_id: int) -> bytes:
+        """The key of a dictionary."""
+        return self._dictionary + b"%08x" % dictionary_id
 
     def probe(self, slot_tag: bytes, serial: str) -> bytes:
         """A key of no meaning, in the slot of `slot_tag`."""

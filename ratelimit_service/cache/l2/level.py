@@ -170,6 +170,17 @@ class RedisLevel:
         packed = await self._run(ScriptName.PREFIXES, (name,), *arguments)
         return msgspec.msgpack.decode(packed, type=PrefixState)
 
+    async def dictionary(self, dictionary_id: int | None) -> bytes | None:
+        """A published dictionary, or (None) the one in use; None where there is none."""
+        name = self.space.current_dictionary if dictionary_id is None else self.space.dictionary(dictionary_id)
+        data: bytes | None = await self._call(name, "GET", name)
+        return data
+
+    async def publish_dictionary(self, dictionary_id: int, data: bytes, *, lifetime_us: int) -> None:
+        """Have all replicas be able to read with a dictionary, then have them use it."""
+        for name in (self.space.dictionary(dictionary_id), self.space.current_dictionary):
+            await self._call(name, "SET", name, data, "PX", _milliseconds(lifetime_us))
+
     def note_read(self) -> None:
         """A value in memory was asked for: keep hearing, so that the next one need not wait."""
         if not self._read_since_beat:
