@@ -28,7 +28,8 @@ demo: setup ## a real Envoy in front of a small upstream, limited live; ends by 
 test: setup ## every test but e2e, in random order, with the coverage gates
 	@PYTEST="$(PYTEST)" tools/test "$(VENV)"
 
-e2e: setup ## a real Envoy asking the real service
+e2e: setup ## a real Envoy asking the real service, a real API server under the operator
+	@$(BIN)/python -m e2e.cluster.build
 	@$(BIN)/python -m pytest e2e $(PYTEST)
 
 lint: setup ## guards, ruff, mypy, import contracts, sizes, generated files

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "operator")]
 
+from ratelimit_operator.api.crds import CACHE_PROFILE, RATE_LIMIT_POLICY, render_crd  # noqa: E402 — after the path is set
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
@@ -41,6 +42,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/policy-fields.md": render_policy_reference,
     "docs/reference/metrics.md": render_metrics_reference,
     "docs/reference/flags.md": render_flags_reference,
+    "crds/ratelimitpolicies.yaml": lambda: render_crd(RATE_LIMIT_POLICY),
+    "crds/cacheprofiles.yaml": lambda: render_crd(CACHE_PROFILE),
 }
 
 

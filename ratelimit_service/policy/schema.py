@@ -89,6 +89,7 @@ class Shape(msgspec.Struct, frozen=True):
         text: `duration` or `quantity` where an integer is written as text.
         map_key: Field by which the items of a list are unique, empty: none.
         description: What the field means.
+        format: Of a text, as OpenAPI names it, empty: none.
     """
 
     type: inspect.Type
@@ -96,6 +97,7 @@ class Shape(msgspec.Struct, frozen=True):
     text: str = ""
     map_key: str = ""
     description: str = ""
+    format: str = ""
 
 
 def shape_of(info: inspect.Type) -> Shape:
@@ -111,7 +113,7 @@ def shape_of(info: inspect.Type) -> Shape:
             optional = True
         else:
             text, map_key = str(extra.get("text", "")), str(extra.get("map_key", ""))
-            return Shape(info, optional, text, map_key, description)
+            return Shape(info, optional, text, map_key, description, str(extra.get("format", "")))
 
 
 @functools.cache

@@ -19,7 +19,8 @@ BAD = sorted(SAMPLES.glob("bad/*.yaml"))
 GOOD = sorted(SAMPLES.glob("good/*.yaml"))
 
 
-def _header(path: Path) -> dict[str, str]:
+def header(path: Path) -> dict[str, str]:
+    """What the first lines of a sample say of it: `path`, `message`, `refused-by`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
 
@@ -27,12 +28,12 @@ def _header(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
 def test_a_bad_manifest_gives_exactly_its_problem(path: Path) -> None:
     """Path and words are those of the header, nothing else is told, and no object comes out."""
-    header = _header(path)
+    said = header(path)
 
     objects, problems = decode([SourceFile(path.name, path.read_bytes())])
 
     errors = [(each.path, each.message) for each in problems if each.severity is Severity.ERROR]
-    assert errors == [(header["path"], header["message"])]
+    assert errors == [(said["path"], said["message"])]
     assert objects == []
 
 
@@ -53,4 +54,4 @@ def test_there_are_enough_samples() -> None:
 
 def test_each_sample_says_who_refuses_it() -> None:
     """The header is complete, so that the same file can be put to a real API server."""
-    assert {_header(path)["refused-by"] for path in BAD} == {"schema", "cel", "server", "decoder"}
+    assert {header(path)["refused-by"] for path in BAD} == {"schema", "cel", "server", "decoder"}

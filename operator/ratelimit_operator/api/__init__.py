@@ -1,0 +1,1 @@
+"""Our objects as the API server knows them: typed views, conditions and reasons, and the CRDs made from the model."""
