@@ -132,13 +132,20 @@ async def test_a_call_whose_deadline_passed_on_arrival_is_not_decided(make: Fact
     """It waited in the socket while the loop was busy; its caller has gone."""
     decider = ValueDecider()
     async with serving(make, decider) as transport, grpc.aio.insecure_channel(transport.addresses[0]) as channel:
-        ask = channel.unary_unary(ASK)
-        await ask(_body(b"x"))
-        slow, late = ask(_body(b"slow")), ask(_body(b"x"), timeout=0.05)
+        # A client with threads of its own: it sends and gives up while the loop is held.
+        with grpc.insecure_channel(transport.addresses[0], [("id", 4)]) as away:
+            elsewhere = away.unary_unary(ASK)
+            await asyncio.to_thread(elsewhere, _body(b"x"))
+            late: list[grpc.Future] = []
 
-        assert await code_of(late) is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert await code_of(slow) is OK
-        assert await code_of(ask(_body(b"x"))) is OK
+            def meanwhile() -> None:
+                late.append(elsewhere.future(_body(b"x"), timeout=0.05))
+                late[0].exception(timeout=30)
+
+            decider.while_stalled = meanwhile
+            assert await code_of(channel.unary_unary(ASK)(_body(b"slow"))) is OK
+            assert late[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert await code_of(channel.unary_unary(ASK)(_body(b"x"))) is OK
     assert len(decider.calls) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.transport.contract import Answer, Reply
@@ -26,13 +27,14 @@ def request_for(value: bytes) -> Request:
 class ValueDecider:
     """Says OVER_LIMIT to the values that begin with `over`, crashes on `crash` and stalls on `slow`.
 
-    `late` answers after a moment, `twice` answers twice, `never` is kept in `waiting`.
+    `slow` holds the loop, and calls `while_stalled` meanwhile. `late` answers after a moment, `twice` answers twice, `never` is kept in `waiting`.
     """
 
     def __init__(self) -> None:
         self.waiting: list[Reply] = []
         self.is_waiting = asyncio.Event()
         self.calls: list[tuple[Instant, int]] = []
+        self.while_stalled: Callable[[], object] = bool
 
     def decide(self, body: bytes, now: Instant, deadline_us: int, reply: Reply) -> Answer | None:
         self.calls.append((now, deadline_us))
@@ -55,7 +57,8 @@ class ValueDecider:
             asyncio.get_running_loop().call_soon(reply, GrpcError(GrpcCode.UNAVAILABLE, "no configuration"))
             return None
         if value == b"slow":
-            time.sleep(0.2)  # a stalled loop, so that the next call is read after its deadline
+            self.while_stalled()
+            time.sleep(0.2)  # a stalled loop, so that what was sent in the meantime, a reset too, is read at once
         if value == b"crash":
             raise RuntimeError("a planted bug")
         return answer
