@@ -9,6 +9,9 @@ import pytest
 from examples.demo.stage import envoy_binary
 from examples.demo.upstream import upstream
 from ratelimit_service.assembly.transports import TRANSPORTS
+from support.ci_rules import pytest_collection_modifyitems, pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_collection_modifyitems", "pytest_sessionfinish", "pytest_terminal_summary"]
 
 
 @pytest.fixture(scope="session", autouse=True)

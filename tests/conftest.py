@@ -10,6 +10,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from support.ci_rules import pytest_collection_modifyitems, pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_collection_modifyitems", "pytest_sessionfinish", "pytest_terminal_summary"]
+
 # `default` keeps `make test` short; `soak` is for `make soak` and for hunting.
 settings.register_profile("default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 # `ci` draws the same examples each time, so that a change is judged by what it changes; `default` goes on searching.
@@ -28,16 +32,3 @@ def _logging_as_it_was() -> Iterator[None]:
     # Only what the service added: pytest's own handlers are subclasses.
     root.handlers[:] = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
     structlog.reset_defaults()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = terminalreporter.stats.get("skipped", [])
-    if skipped and os.environ.get("CI"):
-        text = f"{len(skipped)} skipped: in CI every part is installed, so a skip is a failure"
-        terminalreporter.write_line(text, red=True)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped") and session.exitstatus == 0:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -27,7 +27,8 @@ def request_for(value: bytes) -> Request:
 class ValueDecider:
     """Says OVER_LIMIT to the values that begin with `over`, crashes on `crash` and stalls on `slow`.
 
-    `slow` holds the loop, and calls `while_stalled` meanwhile. `late` answers after a moment, `twice` answers twice, `never` is kept in `waiting`.
+    `slow` holds the loop, and calls `while_stalled` meanwhile. `late` answers after a moment, `twice` answers twice,
+    `never` is kept in `waiting`.
     """
 
     def __init__(self) -> None:
