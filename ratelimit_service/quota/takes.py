@@ -33,12 +33,14 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
         limit: The numbers in force at the replica.
         want: Hits, clamped to 2**53 - 1; 0: only look.
         reserve: Hits of its window that standing allowances own, which grants leave alone (DECISIONS 14).
+        lasting: The store keeps the reserve for its window; False: only this order leaves it alone.
     """
 
     identity: bytes
     limit: Limit
     want: int
     reserve: int = 0
+    lasting: bool = True
 
 
 class Take(msgspec.Struct, frozen=True, gc=False):

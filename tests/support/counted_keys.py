@@ -64,7 +64,8 @@ def asks(in_turn: list[Limit]) -> st.SearchStrategy[tuple[Ask, ...]]:
         base = in_turn[index]
         numbers = [base, doubled(base)]
         identity = b"limit %d" % index
-        return st.builds(Ask, st.just(identity), st.sampled_from(numbers), wants, reserves)
+        lasting = st.sampled_from([True, True, False])
+        return st.builds(Ask, st.just(identity), st.sampled_from(numbers), wants, reserves, lasting)
 
     chosen = st.lists(st.sampled_from(range(len(in_turn))), min_size=1, max_size=len(in_turn), unique=True)
     return chosen.flatmap(lambda indexes: st.tuples(*(of(index) for index in indexes)))

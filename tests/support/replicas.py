@@ -118,6 +118,15 @@ class SharedStore(Replica):
         self.orders = orders
         self._shared_clock = clock
         super().__init__(settings, orders=orders, clock=clock, turns=self.turns, group_of=group_of)
+        self._be_sure()
+
+    def _be_sure(self) -> None:
+        """No heartbeats here but those that a test makes up: until then its form is in force."""
+        self.membership.form_until_us = 2**62
+
+    def on_new_master(self, affects: Callable[[CountedKey], bool]) -> None:
+        super().on_new_master(affects)
+        self._be_sure()
 
     def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
         limits: dict[bytes, dict[bytes, LimitSettings]] = {}

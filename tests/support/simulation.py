@@ -178,7 +178,7 @@ def _mixed_calls(seeded: random.Random, limit: Limit, replicas: int, length_us: 
 class Member:
     """One process with its replica, from start to crash."""
 
-    def __init__(self, run: Run, number: int) -> None:
+    def __init__(self, run: Run, number: int, *, is_heard: bool = True) -> None:
         plan = run.plan
         self._run = run
         self.id = b"%d" % number
@@ -200,11 +200,16 @@ class Member:
         self.replica.apply({b"limit": LimitSettings(plan.limit, "domain", RULE, plan.mode)})
         self.bound = 0
         self.is_gone = False
+        # False: its heartbeats are lost, and nothing else is.
+        self.is_heard = is_heard
         self._beat()
 
     def _beat(self) -> None:
         """A heartbeat now, and the next in half a second."""
         if self.is_gone:
+            return
+        self.process.after(HEARTBEAT_US, self._beat)
+        if not self.is_heard:
             return
         sent_us = self.process.read().boot_us
 
@@ -222,7 +227,6 @@ class Member:
             self.replica.book.replicas = max(1, beat.live)
 
         self.link.carry(0, arrive)
-        self.process.after(HEARTBEAT_US, self._beat)
 
     def _beaten(self) -> Beat:
         return self._run.store.beat(self.id, self._form, self._slots, owns=self._owns)
@@ -292,15 +296,15 @@ class Run:
         self._bound = 0
         self.members = [self._start() for _ in range(self.plan.replicas)]
 
-    def _start(self) -> Member:
+    def _start(self, *, is_heard: bool = True) -> Member:
         self._started += 1
-        return Member(self, self._started)
+        return Member(self, self._started, is_heard=is_heard)
 
-    def join(self, *, standing_percent: int | None = None) -> Member:
+    def join(self, *, standing_percent: int | None = None, is_heard: bool = True) -> Member:
         """One more replica; if a share is given, that is the form that it and all after it go by."""
         if standing_percent is not None:
             self.plan = self.plan._replace(standing_percent=standing_percent)
-        self.members.append(self._start())
+        self.members.append(self._start(is_heard=is_heard))
         return self.members[-1]
 
     def worst(self) -> Excess:

@@ -34,6 +34,7 @@ class StandingRules(NamedTuple):
         counts_outlive_reloads: What was spent is counted by the limit, not by the snapshot that it came with.
         reserves_most_in_doubt: A take reserves what any form may own, unless its replica is surely in form, and the
             window began after that form came into force.
+        shareless_doubt: Replicas whose form owns nothing do so too; the store does not keep their reserve.
     """
 
     guards_edges: bool = True
@@ -42,6 +43,7 @@ class StandingRules(NamedTuple):
     form_waits: bool = True
     counts_outlive_reloads: bool = True
     reserves_most_in_doubt: bool = True
+    shareless_doubt: bool = True
 
 
 class Events(NamedTuple):
@@ -190,10 +192,14 @@ class StandingModel:
         """The store after it granted one hit to be spent at once; None: it does not."""
         store = world.store
         is_sure = replica.slot >= 0 and world.now // WINDOW >= replica.sure
-        owned = OWNED[replica.form] if is_sure or not self._rules.reserves_most_in_doubt else max(OWNED)
-        # The store keeps the greatest reserve of its window.
-        reserve = max(store.reserve, SLOTS * owned)
-        return store._replace(granted=store.granted + 1, reserve=reserve) if store.granted + reserve < LIMIT else None
+        doubts = self._rules.reserves_most_in_doubt and (self._rules.shareless_doubt or OWNED[replica.form] > 0)
+        owned = max(OWNED) if doubts and not is_sure else OWNED[replica.form]
+        left_alone = max(store.reserve, SLOTS * owned)
+        if store.granted + left_alone >= LIMIT:
+            return None
+        # The store keeps the greatest reserve of its window that those who own something asked for.
+        kept = left_alone if OWNED[replica.form] else store.reserve
+        return store._replace(granted=store.granted + 1, reserve=kept)
 
 
 def _later(world: _World) -> _World:

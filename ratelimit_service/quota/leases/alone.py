@@ -104,9 +104,10 @@ def _outcome(grant: Grant, since_us: int) -> Outcome:
     return Outcome(True, 0, wait_us, grant.before, Source.EXACT)
 
 
-def take_of(cell: Cell, hits: int, reserve: int) -> Take:
+def take_of(cell: Cell, hits: int, reserve: int, *, lasting: bool) -> Take:
     """The take of so many hits, all or nothing, spent at the store's instant."""
     made = cell.sole
     if made is None or made.least != hits or made.asks[0].limit is not cell.limit or made.asks[0].reserve != reserve:
-        made = cell.sole = Take(cell.where, (Ask(cell.identity, cell.limit, hits, reserve),), hits, 0, equal=False)
+        ask = Ask(cell.identity, cell.limit, hits, reserve, lasting)
+        made = cell.sole = Take(cell.where, (ask,), hits, 0, equal=False)
     return made

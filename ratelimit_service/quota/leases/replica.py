@@ -199,7 +199,7 @@ class Replica:
         alone = Alone(self, cell, charges, done, reserve)
         self._wait(alone, deadline_us)
         self.book.stats.takes += 1
-        take = take_of(cell, charges[0].hits, reserve)
+        take = take_of(cell, charges[0].hits, reserve, lasting=bool(self.standing.percent))
         self._orders.submit(take, max(now.boot_us, deadline_us - COMMAND_MARGIN_US), alone)
 
     def _ask_for(self, pending: Pending, deadline_us: int, done: Done, now: Instant) -> None:
@@ -259,7 +259,7 @@ class Replica:
                 self._taker.join(claim.cell, pending)
         for claim in mine:
             self._errands.clear_up(claim.cell, now)
-        for asking in askings(mine, self.book, self.standing.reserve, now, alone=pending.alone):
+        for asking in askings(mine, self.book, self.standing, now, alone=pending.alone):
             self._taker.take(asking, pending, max(now.boot_us, pending.deadline_us - COMMAND_MARGIN_US))
         return pending.waits > 0
 

@@ -8,7 +8,7 @@ charges together, and what is counted is spent: from the purse, then from the ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -19,11 +19,9 @@ from ratelimit_service.quota.leases.book import LeaseBook
 from ratelimit_service.quota.leases.cell import Cell
 from ratelimit_service.quota.leases.claims import MOST_WANTED, Claim
 from ratelimit_service.quota.leases.sizing import EXACT_LEASE_US, lease_us, slice_hits
+from ratelimit_service.quota.leases.spare import Standing
 from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source
-from ratelimit_service.quota.takes import Ask, CountedKey, Take
-
-ReserveOf = Callable[[bytes, Limit, Instant], int]
-"""Hits of a limit, given its identity too, that standing allowances own in all, as far as is known now."""
+from ratelimit_service.quota.takes import CountedKey, Take
 
 
 class Spare(Protocol):
@@ -164,9 +162,7 @@ class Asking(msgspec.Struct, frozen=True, gc=False):
     claims: list[Claim]
 
 
-def askings(
-    claims: Sequence[Claim], book: LeaseBook, reserve_of: ReserveOf, now: Instant, *, alone: bool
-) -> list[Asking]:
+def askings(claims: Sequence[Claim], book: LeaseBook, standing: Standing, now: Instant, *, alone: bool) -> list[Asking]:
     """The takes that some claims of one request need: one for each counted key, observers apart and first.
 
     What an exact take grants is spent at the store's instant, if it is `alone` in its request; else it may be kept
@@ -185,22 +181,17 @@ def askings(
             lease, wants = (0 if alone else EXACT_LEASE_US), [0 if observed else max(0, short)] * len(group)
         else:
             lease = min(lease_us(claim.cell.limit, book.horizon_us(claim.cell.limit)) for claim in group)
-            wants = [max(least, slice_of(claim.cell, book, reserve_of, now)) if least else 0 for claim in group]
+            wants = [max(least, slice_of(claim.cell, book, standing, now)) if least else 0 for claim in group]
         asks = tuple(
-            Ask(
-                claim.cell.identity,
-                claim.charge.limit,
-                want,
-                reserve_of(claim.cell.identity, claim.charge.limit, now),
-            )
+            standing.ask(claim.cell.identity, claim.charge.limit, want, now)
             for claim, want in zip(group, wants, strict=True)
         )
         made.append(Asking(Take(where, asks, least, lease, equal=len(asks) > 1), group))
     return made
 
 
-def slice_of(cell: Cell, book: LeaseBook, reserve_of: ReserveOf, now: Instant) -> int:
+def slice_of(cell: Cell, book: LeaseBook, standing: Standing, now: Instant) -> int:
     """Hits of the next slice of a cell."""
     horizon_us = book.horizon_us(cell.limit)
-    rest = cell.rest if cell.counted >= 0 else cell.limit.burst - reserve_of(cell.identity, cell.limit, now)
+    rest = cell.rest if cell.counted >= 0 else cell.limit.burst - standing.reserve(cell.identity, cell.limit, now)
     return slice_hits(cell.measure(now.boot_us, horizon_us), horizon_us, rest, book.replicas)

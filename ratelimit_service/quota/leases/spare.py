@@ -25,6 +25,7 @@ from ratelimit_service.quota.leases.cell import Cell
 from ratelimit_service.quota.leases.membership import Membership
 from ratelimit_service.quota.leases.sizing import is_exact, length_us
 from ratelimit_service.quota.store import Charge, Role, Source
+from ratelimit_service.quota.takes import Ask
 
 MOST_STANDING_PERCENT: Final = 50
 """No form lets its slots own more of a limit."""
@@ -61,11 +62,11 @@ class Standing:
         """What all slots own together, which the store's grants leave alone.
 
         The most that any form may own, unless the form in force is surely this replica's, and the window began after
-        the last of the others had ended. A replica that goes by no share, and was never told of one, reserves nothing.
+        the last of the others had ended.
         """
         held = self._membership
         slots = held.slots
-        if not self.percent and not held.other_until_us:
+        if not self.percent and not held.other_until_us and held.is_in_form(now.boot_us):
             return 0
         if not self._others_may_own(limit, now):
             return 0 if slots is None else slots * self.each(identity, limit)
@@ -76,13 +77,21 @@ class Standing:
     def _others_may_own(self, limit: Limit, now: Instant) -> bool:
         """Whether slots of another form may have spent, or may yet spend, hits that count with those of now."""
         held, time = self._membership, self._allowances.time
-        if held.other_owns or (self.percent and not held.is_in_form(now.boot_us)):
+        if held.other_owns or not held.is_in_form(now.boot_us):
             return True
         # The store cannot be earlier than this when it carries out what is asked now.
         at_us = time.at(now) - time.error_us(now)
         if limit.algorithm is not Algorithm.FIXED_WINDOW:
             return at_us - _outlived_us(limit) <= held.other_until_us
         return _window_at(limit, at_us).start_us <= held.other_until_us
+
+    def ask(self, identity: bytes, limit: Limit, want: int, now: Instant) -> Ask:
+        """An ask that leaves alone what slots own.
+
+        The store keeps a reserve for its window only where the replica goes by a share: one that does not is in doubt
+        for a moment, or all of its kind know what it knows, and a window cut short for a moment's doubt were too much.
+        """
+        return Ask(identity, limit, want, self.reserve(identity, limit, now), lasting=bool(self.percent))
 
     def left(self, charge: Charge, now: Instant) -> int:
         """Hits of it that may be spent now."""

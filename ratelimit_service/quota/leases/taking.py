@@ -157,8 +157,8 @@ class Taker:
             if cell.taking or cell.denies(1, now.boot_us) or not self.is_up(cell.where, cell.limit, now):
                 continue
             self._errands.clear_up(cell, now)
-            hits = slice_of(cell, self._book, self._standing.reserve, now)
+            hits = slice_of(cell, self._book, self._standing, now)
             claim = Claim(cell, Charge(cell.identity, cell.limit, cell.where.key, hits), exact=False, observed=False)
-            ask = Ask(cell.identity, cell.limit, hits, self._standing.reserve(cell.identity, cell.limit, now))
+            ask = self._standing.ask(cell.identity, cell.limit, hits, now)
             lease = lease_us(cell.limit, self._book.horizon_us(cell.limit))
             self.take(Asking(Take(cell.where, (ask,), 1, lease), [claim]), None, now.boot_us + PATIENCE_US)

@@ -18,8 +18,8 @@ its time 7: where kind has its highest bit], and by kind:
 A form from 0xb2 to 0xbf is a newer release's: it is left alone and the order refused. Each release reads the forms of
 the one before it, and writes its own only when no replica is left that cannot read it.
 
-Shape: operation 1, equal 1, asks 1, then for each ask: mark 8, kind 1 (4: calendar), requests 4, reserve 4, window 7,
-burst 4, [starts of four windows and the end of the last, 7 each].
+Shape: operation 1, equal 1, asks 1, then for each ask: mark 8, kind 1 (4: calendar; 64 more: its reserve is not kept),
+requests 4, reserve 4, window 7, burst 4, [starts of four windows and the end of the last, 7 each].
 Order: shape 2, then 4, 7, 7 (takes: times, least, lease; returns: epoch, number, window; else zeros), wants 7 each (a
 reset: one that is 0).
 Answer: refusal 1 (0: none), and nothing else if there is one; takes that passed 4, number 7, epoch 4, then for each
@@ -74,6 +74,7 @@ def key_of(prefix: bytes, name: bytes) -> bytes:
 _OPERATIONS: Final[dict[type[Order], int]] = {Take: 1, Spend: 2, Refund: 3, Return: 4, Reset: 5}
 _KINDS: Final = {Algorithm.FIXED_WINDOW: 1, Algorithm.SLIDING_WINDOW: 2, Algorithm.TOKEN_BUCKET: 3}
 _CALENDAR: Final = 4
+_PASSING: Final = 64
 _ASK: Final = struct.Struct("<8sBII7sI")
 _ORDER: Final = struct.Struct("<HI7s7s")
 _LONG: Final = 7
@@ -100,6 +101,7 @@ def _ask_bytes(ask: Ask, wall_us: int) -> bytes:
     kind = _KINDS[limit.algorithm] if limit.calendar is None else _CALENDAR
     # A reserve above the limit leaves as little as one that is all of it.
     reserve = min(ask.reserve, 2**32 - 1)
+    kind += 0 if ask.lasting else _PASSING
     fixed = _ASK.pack(mark_of(ask.identity), kind, limit.requests, reserve, _long(limit.window_us), limit.burst)
     if limit.calendar is None:
         return fixed
@@ -131,9 +133,10 @@ class Shapes:
         # An identity fixes algorithm and window, so these say all that `_ask_bytes` needs.
         if len(asks) == 1:
             ask = asks[0]
-            key: _ShapeKey = (type(order), equal, ask.identity, ask.limit.requests, ask.limit.burst, ask.reserve)
+            reserve = ask.reserve if ask.lasting else -ask.reserve
+            key: _ShapeKey = (type(order), equal, ask.identity, ask.limit.requests, ask.limit.burst, reserve)
         else:
-            parts = ((ask.identity, ask.limit.requests, ask.limit.burst, ask.reserve) for ask in asks)
+            parts = ((ask.identity, ask.limit.requests, ask.limit.burst, ask.reserve, ask.lasting) for ask in asks)
             key = (type(order), equal, *parts)
         index = self._indexes.get(key)
         if index is None:

@@ -195,19 +195,25 @@ class RedisStore:
     def on_new_boot(self, node: Node) -> None:
         """See `Watcher`: what was granted before is as good as the rule for new masters says."""
         self.replica.on_new_master(self._keys_of(node))
+        # Until it is told again which form is in force, it leaves alone what any may own.
+        self._beat_soon()
 
     def on_turn(self, node: Node) -> None:
         """See `Watcher`: a node that is back is told at once that this replica is alive."""
         if node.ready and node not in self._met:
             self._met.add(node)
             self.replica.on_found_master(self._keys_of(node), node.found_us)
-        if node.ready and self._living is not None:
-            self._run_errand(self._beat())
+        if node.ready:
+            self._beat_soon()
 
     def _keys_of(self, node: Node) -> Callable[[CountedKey], bool]:
         return lambda where: self._topology.node_for(key_name(self._prefix, where)) is node
 
     # In the background.
+
+    def _beat_soon(self) -> None:
+        if self._living is not None:
+            self._run_errand(self._beat())
 
     async def _live(self) -> None:
         """Renew the slot, and forget what is over, once a heartbeat."""

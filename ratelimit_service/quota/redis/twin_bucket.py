@@ -45,11 +45,12 @@ class BucketCounter:
         self._at_us = max(now_us, entry.at_us if entry else 0)
         self._behind_us = self._at_us - now_us
         kept = (entry.reserve if entry else NO_RESERVE).since(self._at_us - limit.window_us)
-        self._reserve = kept.with_asked(ask.reserve, self._at_us)
+        self._reserve = kept.with_asked(ask.reserve if ask.lasting else 0, self._at_us)
         self.is_reserve_new = self._reserve.hits > kept.hits
-        requests = limit.requests - self._reserve.hits
+        left_alone = max(self._reserve.hits, ask.reserve)
+        requests = limit.requests - left_alone
         self._rate = token_bucket.rate_of(max(1, requests), limit.window_us)
-        burst = max(0, limit.burst - self._reserve.hits) if requests > 0 else 0
+        burst = max(0, limit.burst - left_alone) if requests > 0 else 0
         self._burst = min(burst, BACKLOG_LIMIT // self._rate.interval)
         self._backlog = 0
         if entry is not None:

@@ -58,10 +58,10 @@ class FixedCounter:
         self._until_us = kept_until_us(entry, window.end_us, window.end_us - window.start_us)
         kept = reserve.since(start_us)
         # The clock may be behind: what is asked for now is asked for in the window that was reached.
-        self._reserve = kept.with_asked(ask.reserve, max(now_us, start_us))
+        self._reserve = kept.with_asked(ask.reserve if ask.lasting else 0, max(now_us, start_us))
         self.is_reserve_new = self._reserve.hits > kept.hits
         self._until_end_us = window.end_us - now_us
-        self._requests = max(0, ask.limit.requests - self._reserve.hits)
+        self._requests = max(0, ask.limit.requests - max(self._reserve.hits, ask.reserve))
         self.room = self._requests - count
 
     def judge(self, hits: int) -> Judgement:

@@ -29,9 +29,9 @@ class SlidingCounter:
         # The clock may be behind what was reached: time stands still until it has caught up.
         self._at_us = max(now_us, self._reached * self._width_us)
         kept = reserve.since((self._reached - SUB_BUCKETS) * self._width_us)
-        self._reserve = kept.with_asked(ask.reserve, self._at_us)
+        self._reserve = kept.with_asked(ask.reserve if ask.lasting else 0, self._at_us)
         self.is_reserve_new = self._reserve.hits > kept.hits
-        self._requests = max(0, ask.limit.requests - self._reserve.hits)
+        self._requests = max(0, ask.limit.requests - max(self._reserve.hits, ask.reserve))
         self.room = self._requests - self._total()
 
     def judge(self, hits: int) -> Judgement:

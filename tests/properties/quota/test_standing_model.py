@@ -42,6 +42,7 @@ def test_no_window_has_more_than_its_limit(events: Events) -> None:
         ("counts_outlive_reloads", Events(reloads=1)),
         ("form_waits", Events(new_forms=1)),
         ("reserves_most_in_doubt", Events(new_forms=1, forms=(0, 2))),
+        ("shareless_doubt", Events(new_forms=1, forms=(0, 2))),
     ],
 )
 def test_rule_that_is_dropped_is_missed(dropped: str, events: Events) -> None:

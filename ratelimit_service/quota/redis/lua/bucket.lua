@@ -16,8 +16,8 @@ function bucket.open(c, state, at)
   c.at = max(now, time)
   c.behind = c.at - now
   reserve(c, c.at - c.window, c.at)
-  if c.rate_reserve ~= c.reserve then
-    set_rate(c, c.reserve)
+  if c.rate_reserve ~= c.left_alone then
+    set_rate(c, c.left_alone)
   end
   if at then
     backlog = max(0, backlog - (c.at - time) * 2 ^ shift)

@@ -31,7 +31,7 @@ function fixed.open(c, state, at)
   c.counted_in, c.count = start, count
   c.until_end = ends - now
   keep(c, ends, ends - begins)
-  c.most = max(0, c.requests - c.reserve)
+  c.most = max(0, c.requests - c.left_alone)
   c.room = c.most - count
 end
 

@@ -21,11 +21,14 @@ local function shape_of(packed)
   local operation, equal, count, at = unpack('<BBB', packed)
   local shape = {operation = operation, equal = equal == 1, count = count}
   for i = 1, count do
-    local mark, kind, requests, asked_reserve, window, burst
+    local mark, kind, requests, asked_reserve, window, burst, is_passing
     mark, kind, requests, asked_reserve, window, burst, at = unpack('<c8BI4I4I7I4', packed, at)
+    if kind >= PASSING then
+      kind, is_passing = kind - PASSING, true
+    end
     local c = {
       mark = mark, kind = kind, requests = requests, asked_reserve = asked_reserve, window = window, burst = burst,
-      width = up(window, SUB_BUCKETS), grace = grace(window),
+      width = up(window, SUB_BUCKETS), grace = grace(window), is_passing = is_passing,
     }
     if kind == CALENDAR then
       c.starts = {}

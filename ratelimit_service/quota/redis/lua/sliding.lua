@@ -16,7 +16,7 @@ function sliding.open(c, state, at, length)
   local reached, width = c.reached, c.width
   total = c.total
   reserve(c, (reached - SUB_BUCKETS) * width, c.at)
-  c.most = max(0, c.requests - c.reserve)
+  c.most = max(0, c.requests - c.left_alone)
   c.room = c.most - total
 end
 

@@ -89,6 +89,41 @@ def join_with_another_form(run: Run) -> None:
         call(run, member, 5)
 
 
+def lose_heartbeats(run: Run, *, doubts: bool = True) -> None:
+    """No heartbeat of the replicas without a share arrives any more, and slots of a form that owns something come."""
+    old = list(run.members)
+    run.timeline.run(1_000_000)
+    for member in old:
+        member.is_heard = False
+    run.timeline.run(8_000_000)
+    new = [run.join(standing_percent=50) for _ in old]
+    run.timeline.run(22_500_000)
+    spend_all(run, old[0], new, doubts=doubts)
+
+
+def join_unheard(run: Run, *, doubts: bool = True) -> None:
+    """Slots of a form that owns something are there, and a replica without a share comes, none of whose heartbeats do.
+
+    It takes all that it is granted before the others spend what they own.
+    """
+    new = [run.join(standing_percent=50) for _ in range(2)]
+    for member in run.members[:2]:
+        member.is_gone = True
+    run.timeline.run(12_000_000)
+    fresh = run.join(standing_percent=0, is_heard=False)
+    run.timeline.run(22_500_000)
+    spend_all(run, fresh, new, doubts=doubts)
+
+
+def spend_all(run: Run, unheard: Member, owners: list[Member], *, doubts: bool) -> None:
+    """The one takes what it can, then slots spend what they own; one that does not doubt is sure of its form."""
+    if not doubts:
+        unheard.replica.membership.form_until_us = 2**62
+    call(run, unheard, 40)
+    for member in owners:
+        call(run, member, 5)
+
+
 class ForgetsForms(SimulatedStore):
     """Planted: the store does not say that another form owns something."""
 
@@ -111,13 +146,54 @@ def test_change_of_the_form_keeps_the_law(change: Callable[[Run], None], algorit
     assert sum(made.hits for made in run.calls if made.admitted) >= 10
 
 
-@each_change
-def test_store_that_forgets_forms_breaks_the_law(change: Callable[[Run], None]) -> None:
+def test_store_that_forgets_forms_breaks_the_law() -> None:
     """A replica that goes by no share would take the whole limit beside what is owned."""
     run = course(limit_of(Algorithm.FIXED_WINDOW, 20), standing_percent=50, store=ForgetsForms)
-    change(run)
+    change_form_in_a_window(run)
 
     assert run.worst().hits > 0
+
+
+each_silence = pytest.mark.parametrize("silence", [lose_heartbeats, join_unheard])
+
+
+@each_algorithm
+@each_silence
+def test_replica_that_is_not_heard_leaves_alone_what_others_may_own(
+    silence: Callable[[Run], None], algorithm: Algorithm
+) -> None:
+    """Though nobody ever told it of a share: the form in force may not be its own any more, or not yet."""
+    run = course(limit_of(algorithm, 20))
+    silence(run)
+
+    assert run.worst().hits == 0
+    assert sum(made.hits for made in run.calls if made.admitted) >= 10
+
+
+@each_silence
+def test_replica_that_does_not_doubt_breaks_the_law(silence: Callable[..., None]) -> None:
+    """It would take the whole limit beside what the slots own."""
+    run = course(limit_of(Algorithm.FIXED_WINDOW, 20))
+    silence(run, doubts=False)
+
+    assert run.worst().hits > 0
+
+
+def test_doubt_ends_with_the_next_heartbeat() -> None:
+    """What was left alone is granted in the same window: the store keeps no reserve of those who own nothing."""
+    run = course(limit_of(Algorithm.FIXED_WINDOW, 20))
+    run.timeline.run(1_000_000)
+    for member in run.members:
+        member.is_heard = False
+    run.timeline.run(21_000_000)
+    call(run, run.members[0], 15)
+    in_doubt = sum(made.hits for made in run.calls if made.admitted)
+    run.members[0].is_heard = True
+    run.timeline.run(23_500_000)
+    call(run, run.members[0], 30)
+
+    assert 5 <= in_doubt <= 10
+    assert 15 <= sum(made.hits for made in run.calls if made.admitted) <= 20
 
 
 def test_new_form_has_the_whole_limit_in_the_next_window() -> None:

@@ -155,6 +155,7 @@ def test_most_is_reserved_while_another_form_may_own(rig: Rig, algorithm: Algori
 def test_share_is_not_taken_for_the_most_after_the_form_may_have_changed(rig: Rig) -> None:
     """Nor before the store was heard: then a take leaves alone what any form may own."""
     replica, limit = rig.replica(ReplicaSettings(slots=2, standing_percent=20)), fixed(100)
+    replica.membership.form_until_us = 0
     before = reserve(rig, replica, limit)
     beat(rig, replica, slot=-1)
     in_form = reserve(rig, replica, limit)
@@ -174,15 +175,31 @@ def test_exact_limits_have_no_reserve_of_other_forms_either(rig: Rig, limit: Lim
 
 @pytest.mark.parametrize("slots", [None, 2])
 def test_nothing_is_reserved_where_nobody_has_a_share(rig: Rig, slots: int | None) -> None:
-    """Whether or not the store was heard, in form or not: the whole limit is granted."""
+    """As long as its form is surely in force: the whole limit is granted."""
     replica, limit = rig.replica(ReplicaSettings(slots=slots)), fixed(100)
+    beat(rig, replica)
     reserved = [reserve(rig, replica, limit)]
-    for in_form in (True, False):
-        beat(rig, replica, in_form=in_form)
-        reserved.append(reserve(rig, replica, limit))
-    rig.clock.advance(2 * SLOT_TTL_US)
+    rig.clock.advance(4 * SLOT_TTL_US // 5)
+    reserved.append(reserve(rig, replica, limit))
+    rig.clock.advance(SLOT_TTL_US // 5)
+    unheard = reserve(rig, replica, limit)
+    beat(rig, replica)
 
-    assert [*reserved, reserve(rig, replica, limit)] == [0] * 4
+    assert [*reserved, reserve(rig, replica, limit)] == [0] * 3
+    assert unheard == 50
+
+
+def test_doubt_is_not_kept_by_the_store(rig: Rig) -> None:
+    """A replica that owns nothing leaves alone what others may own, for as long as it is in doubt and no longer."""
+    replica, asked = rig.replica(), charge(fixed(100), hits=50)
+    replica.membership.form_until_us = 0
+    rig.ask(replica, asked)
+    (in_doubt,) = rig.ask(replica, asked)
+    beat(rig, replica)
+    rig.clock.advance(1_000_000)
+    (sure,) = rig.ask(replica, asked)
+
+    assert (in_doubt.over, sure.over) == (True, False)
 
 
 @pytest.mark.parametrize("exact", [False, True])
