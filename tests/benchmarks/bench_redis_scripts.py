@@ -23,7 +23,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ratelimit_service.algorithms.limit import Algorithm, Limit
-from ratelimit_service.quota.redis.packing import Shapes, key_name, pack_order
+from ratelimit_service.quota.redis.packing import key_name, pack_call
 from ratelimit_service.quota.redis.scripts import ORDERS
 from ratelimit_service.quota.takes import Ask, CountedKey, Take
 from support.redis_servers import running_server
@@ -80,10 +80,8 @@ def calls(orders: Sequence[Take], batch: int) -> Iterator[Call]:
     for first in range(0, len(orders), batch):
         some = orders[first : first + batch]
         now_us += STEP_US * batch
-        shapes = Shapes(now_us)
-        packed = [pack_order(shapes, order) for order in some]
-        args = [now_us, len(shapes.packed), *shapes.packed, *packed]
-        yield [key_name(b"tg:", order.where) for order in some], args
+        names = [key_name(b"tg:", order.where) for order in some]
+        yield names, [now_us, pack_call(names, [(order, 1) for order in some], now_us)]
 
 
 def run(client: redis.Redis, sha1: str, prepared: Sequence[Call]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import redis
 
-from ratelimit_service.quota.redis.packing import Shapes, key_name, key_of, pack_order, read_answers
+from ratelimit_service.quota.redis.packing import key_name, key_of, pack_call, read_replies
 from ratelimit_service.quota.redis.scripts import ORDERS
 from ratelimit_service.quota.redis.state_bytes import read_state
 from ratelimit_service.quota.redis.twin import Answer, Refusal
@@ -32,16 +32,15 @@ class ScriptedStore:
     def execute_times(
         self, orders: Sequence[tuple[Order, int]], now_us: int, listed_us: int | None = None
     ) -> list[Sequence[Answer]]:
-        shapes = Shapes(now_us if listed_us is None else listed_us)
-        packed = [pack_order(shapes, order, times) for order, times in orders]
         names = [key_name(PREFIX, order.where) for order, _ in orders]
-        replies = self._run(names, [now_us, len(shapes.packed), *shapes.packed, *packed])
-        assert replies[0] == now_us
-        return [read_answers(reply, times) for reply, (_, times) in zip(replies[1:], orders, strict=True)]
+        asked = pack_call(names, orders, now_us if listed_us is None else listed_us)
+        told_us, replies = self._run(names, [now_us, asked])
+        assert told_us == now_us
+        return list(read_replies(replies, orders))
 
     def server_time_us(self) -> int:
         """The time that a call without orders takes from the server."""
-        now_us: int = self._run([], ["", 0])[0]
+        now_us: int = self._run([], ["", pack_call([], [], 0)])[0]
         return now_us
 
     def states(self) -> dict[bytes, State | Refusal]:

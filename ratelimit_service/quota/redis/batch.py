@@ -19,7 +19,7 @@ from ratelimit_service.quota.redis.calls import RoundTrip, ScriptCall
 from ratelimit_service.quota.redis.faults import StoreLost
 from ratelimit_service.quota.redis.lane import Clock
 from ratelimit_service.quota.redis.link import Reply
-from ratelimit_service.quota.redis.packing import Shapes, key_name, pack_order, read_answer, read_answers
+from ratelimit_service.quota.redis.packing import key_name, pack_call, read_replies
 from ratelimit_service.quota.redis.scripts import ORDERS
 from ratelimit_service.quota.redis.twin import Answer, Refusal
 from ratelimit_service.quota.takes import CountedKey, Order
@@ -195,26 +195,24 @@ class GroupCommit:
             parts.setdefault(self._topology.slot_of(slot.name), []).append(slot)
         calls = []
         for part in parts.values():
-            shapes = Shapes(wall_us)
-            packed = [pack_order(shapes, slot.order, len(slot.waiting)) for slot in part]
             names = tuple([slot.name for slot in part])
-            calls.append(ScriptCall(ORDERS, names, ("", len(shapes.packed), *shapes.packed, *packed)))
+            asked = pack_call(names, [(slot.order, len(slot.waiting)) for slot in part], wall_us)
+            calls.append(ScriptCall(ORDERS, names, ("", asked)))
         return calls, list(parts.values())
 
     def _hand_out(
         self, lot: _Lot, slots: Sequence[Slot], reply: Reply, sent_us: int, wall_us: int, *, is_good: bool
     ) -> None:
         """Tell the orders of one call what came of them."""
-        if not isinstance(reply, list) or not isinstance(reply[0], int):
+        if not isinstance(reply, list):
             self._lose_all(slots)
             return
-        lot.ahead_us = reply[0] - wall_us
-        for slot, packed in zip(slots, reply[1:], strict=True):
-            assert isinstance(packed, bytes)
-            if len(slot.waiting) == 1:
-                self._answer(lot, slot.waiting[0], read_answer(packed), sent_us, is_good=is_good)
-                continue
-            answers = read_answers(packed, len(slot.waiting))
+        store_us, packed = reply
+        assert isinstance(store_us, int)
+        assert isinstance(packed, bytes)
+        lot.ahead_us = store_us - wall_us
+        said = read_replies(packed, [(slot.order, len(slot.waiting)) for slot in slots])
+        for slot, answers in zip(slots, said, strict=True):
             for waiting, answer in zip(slot.waiting, answers, strict=True):
                 self._answer(lot, waiting, answer, sent_us, is_good=is_good)
 

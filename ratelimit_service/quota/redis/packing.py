@@ -18,14 +18,20 @@ its time 7: where kind has its highest bit], and by kind:
 A form from 0xb2 to 0xbf is a newer release's: it is left alone and the order refused. Each release reads the forms of
 the one before it, and writes its own only when no replica is left that cannot read it.
 
+Call: 1 if a key comes several times 1, shapes 2, the shapes, an order for each key; all in one string, since
+each argument costs the server, and each side, as much as a tenth of an order.
 Shape: operation 1, equal 1, asks 1, then for each ask: mark 8, kind 1 (4: calendar; 64 more: its reserve is not kept),
 requests 4, reserve 4, window 7, burst 4, [starts of four windows and the end of the last, 7 each].
-Order: shape 2, then 4, 7, 7 (takes: times, least, lease; returns: epoch, number, window; else zeros), wants 7 each (a
+Order: shape 2, then 4, 8, 8 (takes: times, least, lease; returns: epoch, number, window; else zeros), wants 8 each (a
 reset: one that is 0).
-Answer: refusal 1 (0: none), and nothing else if there is one; takes that passed 4, number 7, epoch 4, then for each
-ask, signed: granted, before, counted after, room, wait, wait of those denied, spendable for, window, 8 each.
-Answer to one take of one limit: refusal 1, number 7, epoch 4, granted, before, room, wait, spendable for, window, 8
-each.
+Answers: one after another in one string, each by its first byte:
+
+===  =========================================================================================================
+0    takes that passed 4, number 8, epoch 4, then for each ask, signed: granted, before, counted after, room,
+     wait, wait of those denied, spendable for, window, 8 each
+1-3  refused (`Refusal`), and nothing else
+128  one take of one limit: number 8, epoch 4, granted, before, room, wait, spendable for, window, 8 each
+===  =========================================================================================================
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from __future__ import annotations
 import base64
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -43,7 +49,7 @@ from ratelimit_service.quota.redis.twin import Answer, Refusal
 from ratelimit_service.quota.redis.twin_state import mark_of
 from ratelimit_service.quota.takes import Ask, CountedKey, Grant, Order, Refund, Reset, Return, Spend, Take
 
-__all__ = ["Shapes", "group_pattern", "key_name", "key_of", "pack_order", "read_answer"]
+__all__ = ["Shapes", "group_pattern", "key_name", "key_of", "pack_call", "read_replies"]
 
 _GROUP_CHARS: Final = 16
 
@@ -75,10 +81,11 @@ _OPERATIONS: Final[dict[type[Order], int]] = {Take: 1, Spend: 2, Refund: 3, Retu
 _KINDS: Final = {Algorithm.FIXED_WINDOW: 1, Algorithm.SLIDING_WINDOW: 2, Algorithm.TOKEN_BUCKET: 3}
 _CALENDAR: Final = 4
 _PASSING: Final = 64
+_CALL: Final = struct.Struct("<BH")
 _ASK: Final = struct.Struct("<8sBII7sI")
-_ORDER: Final = struct.Struct("<HI7s7s")
+_ORDER: Final = struct.Struct("<HI3Q")
+_MORE: Final = struct.Struct("<Q")
 _LONG: Final = 7
-_NO_FIELD: Final = bytes(_LONG)
 _ShapeKey = tuple[object, ...]
 
 
@@ -119,11 +126,14 @@ class Shapes:
         packed: The shapes, in the order in which the script numbers them.
     """
 
-    __slots__ = ("_indexes", "_wall_us", "packed")
+    __slots__ = ("_indexes", "_latest", "_latest_equal", "_latest_index", "_wall_us", "packed")
 
     def __init__(self, wall_us: int) -> None:
         self._wall_us = wall_us
         self._indexes: dict[_ShapeKey, int] = {}
+        self._latest: Ask | None = None
+        self._latest_equal = True
+        self._latest_index = 0
         self.packed: list[bytes] = []
 
     def index(self, order: Order) -> int:
@@ -131,13 +141,8 @@ class Shapes:
         asks = _asks(order)
         equal = not isinstance(order, Take) or order.equal
         # An identity fixes algorithm and window, so these say all that `_ask_bytes` needs.
-        if len(asks) == 1:
-            ask = asks[0]
-            reserve = ask.reserve if ask.lasting else -ask.reserve
-            key: _ShapeKey = (type(order), equal, ask.identity, ask.limit.requests, ask.limit.burst, reserve)
-        else:
-            parts = ((ask.identity, ask.limit.requests, ask.limit.burst, ask.reserve, ask.lasting) for ask in asks)
-            key = (type(order), equal, *parts)
+        parts = ((ask.identity, ask.limit.requests, ask.limit.burst, ask.reserve, ask.lasting) for ask in asks)
+        key = (type(order), equal, *parts)
         index = self._indexes.get(key)
         if index is None:
             index = self._indexes[key] = len(self.packed)
@@ -145,53 +150,74 @@ class Shapes:
             self.packed.append(b"".join([head, *(_ask_bytes(ask, self._wall_us) for ask in asks)]))
         return index
 
+    def index_of_sole(self, order: Take) -> int:
+        """The same for a take of one limit, which is that of the order before it more often than not."""
+        (ask,) = order.asks
+        if ask != self._latest or order.equal is not self._latest_equal:
+            self._latest_index = self.index(order)
+            self._latest, self._latest_equal = ask, order.equal
+        return self._latest_index
+
 
 def pack_order(shapes: Shapes, order: Order, times: int = 1) -> bytes:
     """One order as the script reads it; `times` takes of all or nothing (`least` is what is wanted) come as one."""
-    index = shapes.index(order)
     match order:
-        case Take(least=least, lease_us=lease_us, asks=asks):
-            head = _ORDER.pack(index, times, _long(least), _long(lease_us))
-            if len(asks) == 1:
-                return head + _long(asks[0].want)
+        case Take(asks=(ask,)):
+            return _ORDER.pack(shapes.index_of_sole(order), times, order.least, order.lease_us, ask.want)
+        case Take():
+            head = (shapes.index(order), times, order.least, order.lease_us)
         case Return():
-            head = _ORDER.pack(index, order.epoch, _long(order.number), _long(order.window))
+            head = (shapes.index(order), order.epoch, order.number, order.window)
         case _:
-            head = _ORDER.pack(index, 0, _NO_FIELD, _NO_FIELD)
-    return b"".join([head, *(_long(ask.want) for ask in _asks(order))]) if _asks(order) else head + _NO_FIELD
+            head = (shapes.index(order), 0, 0, 0)
+    first, *more = [ask.want for ask in _asks(order)] or [0]
+    return b"".join([_ORDER.pack(*head, first), *map(_MORE.pack, more)])
+
+
+def pack_call(names: Sequence[bytes], orders: Iterable[tuple[Order, int]], wall_us: int) -> bytes:
+    """The argument of a call that carries out orders, each so many times, on the keys of that name.
+
+    `wall_us`: The store's time as the caller takes it to be: calendar windows are listed around it.
+    """
+    shapes = Shapes(wall_us)
+    packed = [pack_order(shapes, order, times) for order, times in orders]
+    head = _CALL.pack(len(set(names)) < len(names), len(shapes.packed))
+    return b"".join([head, *shapes.packed, *packed])
 
 
 # Answers.
 
-_HEAD: Final = struct.Struct("<BI7sI")
+_HEAD: Final = struct.Struct("<BIQI")
 _FACTS: Final = struct.Struct("<8q")
-_ONE: Final = struct.Struct("<B7sI6q")
+_ONE: Final = struct.Struct("<BQI6q")
+_IS_ONE: Final = 128
 
 
-def read_answer(packed: bytes) -> Answer:
-    """What the script said of one order that was sent once."""
-    if len(packed) == _ONE.size:
-        _, raw_number, epoch, granted, before, room, wait_us, spend_us, window = _ONE.unpack(packed)
-        number = int.from_bytes(raw_number, "little")
-        return (Grant(granted, max(0, room), before, wait_us, spend_us, number, epoch, window),)
-    if len(packed) == 1:
-        return Refusal(packed[0])
-    return read_answers(packed, 1)[0]
+def read_replies(packed: bytes, orders: Iterable[tuple[Order, int]]) -> Iterator[Sequence[Answer]]:
+    """What the script said of each order, which was sent so many times: an answer for each time, in order.
 
-
-def read_answers(packed: bytes, times: int) -> Sequence[Answer]:
-    """What the script said of `times` takes that were sent as one: an answer for each, in order.
-
-    Those that passed are all told how long it is until the budget is full after the last of them. On a bucket they are
+    Takes that passed are all told how long it is until the budget is full after the last of them. On a bucket they are
     tested and charged as one take of their sum, whose lease puts the arrival time off once and not for each of them.
     """
-    if len(packed) == _ONE.size:
-        return [read_answer(packed)]
-    if len(packed) == 1:
-        return (Refusal(packed[0]),) * times
-    _, passed, raw_number, epoch = _HEAD.unpack_from(packed)
-    number = int.from_bytes(raw_number, "little")
-    facts = list(_FACTS.iter_unpack(memoryview(packed)[_HEAD.size :]))
+    at = 0
+    for order, times in orders:
+        kind = packed[at]
+        if kind == _IS_ONE:
+            _, number, epoch, granted, before, room, wait_us, spend_us, window = _ONE.unpack_from(packed, at)
+            at += _ONE.size
+            yield ((Grant(granted, max(0, room), before, wait_us, spend_us, number, epoch, window),),)
+        elif kind:
+            at += 1
+            yield (Refusal(kind),) * times
+        else:
+            facts_at = at + _HEAD.size
+            at = facts_at + _FACTS.size * max(1, len(_asks(order)))
+            yield _read_times(packed, facts_at, at, times)
+
+
+def _read_times(packed: bytes, facts_at: int, end: int, times: int) -> Sequence[Answer]:
+    _, passed, number, epoch = _HEAD.unpack_from(packed, facts_at - _HEAD.size)
+    facts = list(_FACTS.iter_unpack(memoryview(packed)[facts_at:end]))
     answers = []
     for nth in range(1, times + 1):
         later = max(0, passed - nth)

@@ -78,7 +78,7 @@ local function write(key, shape)
   for i = 1, counters do
     parts[#parts + 1] = shape[i].packed
   end
-  store(key, table.concat(parts), is_extended and until_us)
+  store(key, state ~= '' and state, table.concat(parts), is_extended and until_us)
 end
 
 -- Until `least` fits; where it does, until the budget is full.
@@ -96,7 +96,7 @@ local function answer(answers, c, granted, before, wait, denied_wait, spend)
 end
 
 local function answered(passed, answers)
-  return pack('<BI4I7I4', 0, passed, number, epoch) .. table.concat(answers)
+  return pack('<BI4I8I4', 0, passed, number, epoch) .. table.concat(answers)
 end
 
 -- What each ask is granted, and how often: `times` takes one after another, of `want` each.
@@ -225,7 +225,7 @@ local function reset(key)
       parts[#parts + 1] = sub(state, at, at + 8) .. pack('<I2', #kept - 7 + #emptied) .. kept .. emptied
       at = at + 18 + length
     end
-    store(key, table.concat(parts))
+    store(key, state, table.concat(parts))
   end
   local zeros = pack('<i8i8i8i8i8i8i8i8', found and 1 or 0, 0, 0, 0, 0, 0, 0, 0)
   return answered(1, {zeros})
@@ -243,7 +243,7 @@ return function(key, raw, shape, a, b, d, packed, at)
   end
   local wants = {}
   for i = 1, shape.count do
-    wants[i], at = unpack('<I7', packed, at)
+    wants[i], at = unpack('<I8', packed, at)
   end
   if operation == TAKE then
     return take(key, shape, wants, a, b, d)

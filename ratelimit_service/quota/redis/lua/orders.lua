@@ -2,9 +2,9 @@
 --
 -- KEYS: a counted key for each order; a key may come several times.
 -- ARGV[1]: the time, for tests; '': the server's own.
--- ARGV[2]: how many shapes follow: operation and limits, which many orders have in common.
--- Then the shapes, then an order for each key.
--- Returns the time, and for each order its packed answer.
+-- ARGV[2]: whether a key comes several times, how many shapes follow, the shapes (operation and limits, which many
+-- orders have in common), then an order for each key. One argument, since each costs the server a tenth of an order.
+-- Returns the time, and the packed answers to all orders in one string.
 
 local SHORTEST = 43
 local TAKES = {[FIXED] = take_fixed, [SLIDING] = take_sliding, [BUCKET] = take_bucket}
@@ -17,12 +17,16 @@ else
   now = tonumber(ARGV[1])
 end
 
-local function shape_of(packed)
-  local operation, equal, count, at = unpack('<BBB', packed)
-  local shape = {operation = operation, equal = equal == 1, count = count}
-  for i = 1, count do
+local ASKED = ARGV[2]
+local repeats, count, from = unpack('<BI2', ASKED)
+
+local function shape_of()
+  local operation, equal, asks
+  operation, equal, asks, from = unpack('<BBB', ASKED, from)
+  local shape = {operation = operation, equal = equal == 1, count = asks}
+  for i = 1, asks do
     local mark, kind, requests, asked_reserve, window, burst, is_passing
-    mark, kind, requests, asked_reserve, window, burst, at = unpack('<c8BI4I4I7I4', packed, at)
+    mark, kind, requests, asked_reserve, window, burst, from = unpack('<c8BI4I4I7I4', ASKED, from)
     if kind >= PASSING then
       kind, is_passing = kind - PASSING, true
     end
@@ -33,9 +37,9 @@ local function shape_of(packed)
     if kind == CALENDAR then
       c.starts = {}
       for start = 1, 5 do
-        c.starts[start], at = unpack('<I7', packed, at)
+        c.starts[start], from = unpack('<I7', ASKED, from)
       end
-    elseif operation == TAKE and count == 1 and asked_reserve == 0 then
+    elseif operation == TAKE and asks == 1 and asked_reserve == 0 then
       shape.take, c.head = TAKES[kind], mark .. HEADS[kind]
     end
     shape[i] = c
@@ -44,22 +48,33 @@ local function shape_of(packed)
 end
 
 local shapes = {}
-local SHAPES = tonumber(ARGV[2])
-for i = 1, SHAPES do
-  shapes[i] = shape_of(ARGV[2 + i])
+for i = 1, count do
+  shapes[i] = shape_of()
 end
 
+-- One read for all keys is a third of one for each. A key that comes again has to be read again.
+local ORDERS = #KEYS
+local raws = ORDERS > 1 and repeats == 0 and call('MGET', spread(KEYS))
 local any
-local replies, at = {now}, 0
+local answers, at = {}, 0
 
 -- Carries out what is left. An error is of the order at hand: bytes that begin as a state and are none.
 local function carry_out()
-  while at < #KEYS do
+  while at < ORDERS do
     at = at + 1
-    local key, packed, said = KEYS[at], ARGV[2 + SHAPES + at], nil
+    local key, said, raw = KEYS[at], nil, nil
     -- The first want is read with the rest; where there is none it is 0.
-    local index, a, b, d, want, after = unpack('<I2I4I7I7I7', packed)
-    local shape, raw = shapes[index + 1], pcall('GET', key)
+    local index, a, b, d, want, after = unpack('<I2I4I8I8I8', ASKED, from)
+    local shape = shapes[index + 1]
+    from = after
+    if shape.count > 1 then
+      from = from + 8 * (shape.count - 1)
+    end
+    if raws then
+      raw = raws[at]
+    else
+      raw = pcall('GET', key)
+    end
     if raw and (type(raw) ~= 'string' or #raw < SHORTEST) then
       said = pack('<B', DAMAGED)
     elseif shape.take then
@@ -67,20 +82,20 @@ local function carry_out()
     end
     if not said then
       any = any or make_any()
-      said = any(key, raw, shape, a, b, d, packed, after - 7)
+      said = any(key, raw, shape, a, b, d, ASKED, after - 8)
     end
-    replies[at + 1] = said
+    answers[at] = said
   end
 end
 
-while at < #KEYS do
+while at < ORDERS do
   local is_whole, problem = try(carry_out)
   if not is_whole then
     if is_storing then
       -- What is raised again would lose its code; before Redis 7 its place comes before the code.
       return {err = string.match(problem, '%-(%u+ .*)') or problem}
     end
-    replies[at + 1] = pack('<B', DAMAGED)
+    answers[at] = pack('<B', DAMAGED)
   end
 end
-return replies
+return {now, table.concat(answers)}

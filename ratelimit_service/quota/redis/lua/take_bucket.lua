@@ -65,7 +65,7 @@ local function take_bucket(c, key, raw, times, least, lease, want)
       until_us = needed + c.grace
       extended = until_us
     end
-    store(key, pack('<BI4I7c11I7I7I7c7', FORM, epoch, number, c.head, until_us, at, backlog, c.rate), extended)
+    store(key, raw, pack('<BI4I7c11I7I7I7c7', FORM, epoch, number, c.head, until_us, at, backlog, c.rate), extended)
   end
   local denied_wait = 0
   if passed < times then
@@ -82,7 +82,7 @@ local function take_bucket(c, key, raw, times, least, lease, want)
     end
   end
   if times == 1 then
-    return pack('<BI7I4i8i8i8i8i8i8', 0, number, epoch, granted, before, room, wait, spend, 0)
+    return told_one(number, epoch, granted, before, room, wait, spend, 0)
   end
   return told(passed, number, epoch, granted, before, most - room, room, wait, denied_wait, spend, 0)
 end

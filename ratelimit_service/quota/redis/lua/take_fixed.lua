@@ -33,7 +33,7 @@ local function take_fixed(c, key, raw, times, least, lease, want)
       until_us = needed + c.grace
       extended = until_us
     end
-    store(key, pack('<BI4I7c11I7I7I6', FORM, epoch, number, c.head, until_us, start, count), extended)
+    store(key, raw, pack('<BI4I7c11I7I7I6', FORM, epoch, number, c.head, until_us, start, count), extended)
   end
   local room, denied_wait = most - count, 0
   if passed < times then
@@ -48,7 +48,7 @@ local function take_fixed(c, key, raw, times, least, lease, want)
     end
   end
   if times == 1 then
-    return pack('<BI7I4i8i8i8i8i8i8', 0, number, epoch, granted, before, room, wait, spend, start)
+    return told_one(number, epoch, granted, before, room, wait, spend, start)
   end
   return told(passed, number, epoch, granted, before, count, room, wait, denied_wait, spend, start)
 end

@@ -129,6 +129,7 @@ local function take_sliding(c, key, raw, times, least, lease, want)
     local records = c.records
     store(
       key,
+      raw,
       pack('<BI4I7c9I2I7I7I6', FORM, epoch, number, c.head, #records + 13, until_us, reached, c.total) .. records,
       extended
     )
@@ -143,7 +144,7 @@ local function take_sliding(c, key, raw, times, least, lease, want)
   end
   local room, window = c.room, c.counted_in
   if times == 1 then
-    return pack('<BI7I4i8i8i8i8i8i8', 0, number, epoch, granted, before, room, wait, spend, window)
+    return told_one(number, epoch, granted, before, room, wait, spend, window)
   end
   return told(passed, number, epoch, granted, before, c.total, room, wait, denied_wait, spend, window)
 end

@@ -23,6 +23,7 @@ from support.strategies import START_US
 
 LATE_US = 10**12
 PREFIX = b"tg:"
+ORDER = struct.Struct("<HI3Q")
 
 
 def where(key: str, group: str = "rule") -> CountedKey:
@@ -68,23 +69,28 @@ class CountingNode:
         return RoundTrip([self.reply(call) for call in calls], b"boot", self.same_memory)
 
     def reply(self, call: ScriptCall) -> Reply:
-        first = 2 + int(call.args[1])
-        orders = [order for order in call.args[first:] if isinstance(order, bytes)]
-        return [self.now_us, *(self.carried_out(name, order) for name, order in zip(call.keys, orders, strict=True))]
+        _, asked = call.args
+        assert isinstance(asked, bytes)
+        # All shapes are alike: one ask, whose calendar would list five instants.
+        shapes = int.from_bytes(asked[1:3], "little")
+        orders = asked[-ORDER.size * len(call.keys) :]
+        assert shapes * 31 + 3 <= len(asked) - len(orders)
+        said = [
+            self.carried_out(name, *order) for name, order in zip(call.keys, ORDER.iter_unpack(orders), strict=True)
+        ]
+        return [self.now_us, b"".join(said)]
 
-    def carried_out(self, name: bytes, order: bytes) -> bytes:
+    def carried_out(self, name: bytes, shape: int, times: int, least: int, lease_us: int, hits: int) -> bytes:
         if self.refusals:
             return bytes((self.refusals.pop(0),))
-        _, times, _, _, want = struct.unpack("<HI7s7s7s", order)
-        hits = int.from_bytes(want, "little")
         left = self.left.setdefault(name, self.budget)
         passed = min(times, left // hits)
         self.left[name] = after = left - passed * hits
         before, counted = self.budget - left, self.budget - after
         granted = hits if passed else 0
         if times == 1:
-            return struct.pack("<B7sI6q", 0, bytes(7), 0, granted, before, after, 60, 0, 0)
-        return struct.pack("<BI7sI8q", 0, passed, bytes(7), 0, granted, before, counted, after, 60, 50, 0, 0)
+            return struct.pack("<BQI6q", 128, 0, 0, granted, before, after, 60, 0, 0)
+        return struct.pack("<BIQI8q", 0, passed, 0, 0, granted, before, counted, after, 60, 50, 0, 0)
 
 
 class Nodes:
@@ -292,7 +298,7 @@ def test_a_refusal_for_the_calendar_is_asked_again_once(refusals: list[int], tol
         desk.submit("1", Take(where("k"), (ask(DAYS),), 1, 0))
 
     desk = run(scenario)
-    starts = [int.from_bytes(bytes(calls[0].args[2])[3 + 28 : 3 + 35], "little") for calls in desk.node.calls]  # type: ignore[arg-type]
+    starts = [int.from_bytes(bytes(calls[0].args[1])[6 + 28 : 6 + 35], "little") for calls in desk.node.calls]  # type: ignore[arg-type]
 
     assert desk.granted() == [("1", told)]
     assert all(later - earlier > 38 * 86_400_000_000 for earlier, later in itertools.pairwise(starts))

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.quota.redis.packing import Shapes, group_pattern, key_name, key_of, pack_order, read_answer
+from ratelimit_service.quota.redis.packing import (
+    Shapes,
+    group_pattern,
+    key_name,
+    key_of,
+    pack_call,
+    pack_order,
+    read_replies,
+)
 from ratelimit_service.quota.redis.scripts import ORDERS
 from ratelimit_service.quota.redis.state_bytes import read_state
 from ratelimit_service.quota.redis.twin import Refusal
@@ -73,7 +81,18 @@ def test_an_absurd_reserve_is_all_of_the_limit() -> None:
 @pytest.mark.parametrize("refusal", list(Refusal))
 def test_a_refusal_is_one_byte(refusal: Refusal) -> None:
     """Its number is the enumeration's."""
-    assert read_answer(bytes((refusal,))) is refusal
+    assert list(read_replies(bytes((refusal, refusal)), [(take(FIXED_LIMIT), 2), (take(DAYS), 1)])) == [
+        (refusal, refusal),
+        (refusal,),
+    ]
+
+
+def test_a_call_says_whether_a_key_comes_several_times() -> None:
+    """Then the script reads it anew for each order; otherwise it reads all keys at once."""
+    asked = [(take(FIXED_LIMIT), 1), (take(SLIDING_LIMIT), 1)]
+
+    assert pack_call([b"a", b"b"], asked, START_US)[0] == 0
+    assert pack_call([b"a", b"a"], asked, START_US)[0] == 1
 
 
 @pytest.mark.parametrize(
