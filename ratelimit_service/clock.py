@@ -13,6 +13,8 @@ from typing import Final
 from ratelimit_service.algorithms.limit import Instant
 
 MOST_SLEW_PPM: Final = 500
+_UNSLEWED_US: Final = 1_000_000 // MOST_SLEW_PPM
+"""Less time than this is too short to slew by a microsecond."""
 
 
 class SlewedWall:
@@ -23,6 +25,11 @@ class SlewedWall:
     def __init__(self, wall_us: int, boot_us: int) -> None:
         self._wall_us = wall_us
         self._boot_us = boot_us
+
+    def unslewed(self, boot_us: int) -> int | None:
+        """What `advance` says whatever the system's clock does; None where it would ask that."""
+        passed_us = boot_us - self._boot_us
+        return self._wall_us + passed_us if 0 <= passed_us < _UNSLEWED_US else None
 
     def advance(self, system_wall_us: int, boot_us: int) -> int:
         """The slewed wall time at `boot_us`, when the system's clock says `system_wall_us`.
@@ -50,6 +57,9 @@ class Clock:
     def read(self) -> Instant:
         """Now."""
         boot_us = _boot_us()
+        wall_us = self._wall.unslewed(boot_us)
+        if wall_us is not None:
+            return Instant(wall_us, boot_us)
         return Instant(self._wall.advance(time.time_ns() // 1000, boot_us), boot_us)
 
 

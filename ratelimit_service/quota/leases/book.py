@@ -175,13 +175,23 @@ class LeaseBook:
 
     def _make_room(self, now_us: int) -> bool:
         """Forget an idle cell, looking at a few."""
-        for _ in range(min(_SWEEP_CELLS, len(self._round))):
-            cell = self._round.popleft()
-            if cell.is_idle(now_us):
-                self._forget(cell)
-                return True
-            self._round.append(cell)
+        return any(self._forget_next(now_us) for _ in range(min(_SWEEP_CELLS, len(self._round))))
+
+    def _forget_next(self, now_us: int) -> bool:
+        """Look at the next cell in the round, and forget it if it is idle."""
+        cell = self._round.popleft()
+        if cell.is_idle(now_us):
+            self._forget(cell)
+            return True
+        self._round.append(cell)
         return False
+
+    def forget_idle(self, now_us: int, budget: int) -> int:
+        """Look at up to `budget` cells and forget those that are idle; return how many were looked at."""
+        seen = min(budget, len(self._round))
+        for _ in range(seen):
+            self._forget_next(now_us)
+        return seen
 
     def _forget(self, cell: Cell) -> None:
         cells = self.cells[cell.identity]

@@ -194,6 +194,21 @@ class Replica:
         else:
             self._ask_for(plan, deadline_us, done, now)
 
+    def take_ahead(self, charge: Charge, done: Callable[[bool | None], None]) -> None:
+        """Have up to the hits of a charge in hand before they are asked for.
+
+        `done` is told, perhaps before this returns: True: they are there; False: the store is away, did not answer or
+        has none left; None: nothing to do, for the counter has hits in hand or is never leased.
+        """
+        now = self._clock.read()
+        cell = self.book.cell(charge, now)
+        if cell.exact or cell.taking or cell.held(now.boot_us) or not self.book.remembers(cell):
+            done(None)
+        elif not self._taker.is_up(cell.where, charge.limit, now):
+            done(False)
+        else:
+            self._taker.take_ahead(cell, charge.hits, now, done)
+
     def _ask_alone(self, cell: Cell, charges: Sequence[Charge], deadline_us: int, done: Done, now: Instant) -> None:
         reserve = self.reserve(cell, cell.limit, now)
         alone = Alone(self, cell, charges, done, reserve)

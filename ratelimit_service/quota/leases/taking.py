@@ -157,8 +157,25 @@ class Taker:
             if cell.taking or cell.denies(1, now.boot_us) or not self.is_up(cell.where, cell.limit, now):
                 continue
             self._errands.clear_up(cell, now)
-            hits = slice_of(cell, self._book, self._standing, now)
-            claim = Claim(cell, Charge(cell.identity, cell.limit, cell.where.key, hits), exact=False, observed=False)
-            ask = self._standing.ask(cell.identity, cell.limit, hits, now)
-            lease = lease_us(cell.limit, self._book.horizon_us(cell.limit))
-            self.take(Asking(Take(cell.where, (ask,), 1, lease), [claim]), None, now.boot_us + PATIENCE_US)
+            asking = self._slice(cell, slice_of(cell, self._book, self._standing, now), now)
+            self.take(asking, None, now.boot_us + PATIENCE_US)
+
+    def _slice(self, cell: Cell, hits: int, now: Instant) -> Asking:
+        """A take of up to so many hits for whoever comes."""
+        claim = Claim(cell, Charge(cell.identity, cell.limit, cell.where.key, hits), exact=False, observed=False)
+        ask = self._standing.ask(cell.identity, cell.limit, hits, now)
+        lease = lease_us(cell.limit, self._book.horizon_us(cell.limit))
+        return Asking(Take(cell.where, (ask,), 1, lease), [claim])
+
+    def take_ahead(self, cell: Cell, hits: int, now: Instant, done: Callable[[bool], None]) -> None:
+        """Take up to so many hits for a leased cell that nothing is under way for; tell whether any are in hand."""
+        self._errands.clear_up(cell, now)
+        asking = self._slice(cell, hits, now)
+
+        def taken(answered: Answered) -> None:
+            self._taken(asking, None, answered)
+            done(cell.held(self._errands.now().boot_us) > 0)
+
+        cell.taking = True
+        self._book.stats.takes += 1
+        self._errands.orders.submit(asking.take, now.boot_us + PATIENCE_US, taken)

@@ -1,7 +1,7 @@
 """How much a memory store may hold, and how much of it one rule may (DECISIONS 19).
 
-Seven eighths of the store are for keys of their own, the last eighth is kept for hashed counters,
-so that a rule that is out of room can still count. A rule holds at most half of the store, and of that eighth.
+Seven eighths of the store (or what `exact_percent` says) are for keys of their own, the rest is kept for hashed
+counters, so that a rule that is out of room can still count. A rule holds at most half of the store, and of that part.
 It may hold more while no other rule holds anything, and then leaves a quarter for the others to begin with;
 a rule that is alone in force leaves nothing.
 """
@@ -17,9 +17,12 @@ from ratelimit_service.algorithms.limit import FailureMode, Instant
 from ratelimit_service.quota.memory.book import BOOK_BYTES, Book, RuleShare
 from ratelimit_service.quota.store import Charge, Outcome, Source
 
-__all__ = ["MIB", "RETRY_US", "Bounds", "CallSoon", "Clock", "StoreStats", "refused_outcome"]
+__all__ = ["EXACT_PERCENT", "MIB", "RETRY_US", "Bounds", "CallSoon", "Clock", "StoreStats", "refused_outcome"]
 
 MIB: Final = 1024 * 1024
+
+EXACT_PERCENT: Final = 87.5
+"""Part of a store that is for keys of their own."""
 
 RETRY_US: Final = 1_000_000
 """What a refused charge is told to wait (DECISIONS 5)."""
@@ -111,11 +114,11 @@ class Bounds:
         "sole_rule",
     )
 
-    def __init__(self, max_keys: int, max_bytes: int) -> None:
+    def __init__(self, max_keys: int, max_bytes: int, exact_percent: float = EXACT_PERCENT) -> None:
         self.max_keys = max_keys
         self.max_bytes = max_bytes
-        self._exact_keys = max_keys - max_keys // 8
-        self._exact_bytes = max_bytes - max_bytes // 8
+        self._exact_keys = max_keys - int(max_keys * (100 - exact_percent) / 100)
+        self._exact_bytes = max_bytes - int(max_bytes * (100 - exact_percent) / 100)
         self.keys = self.bytes = self.shared_keys = self.shared_bytes = 0
         self.planned = 0
         self._planning: list[RuleShare] = []

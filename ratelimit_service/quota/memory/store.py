@@ -20,7 +20,7 @@ from typing import Final
 from ratelimit_service.algorithms.limit import FailureMode, Instant, LimitSettings
 from ratelimit_service.quota.decision import MAX_HITS, decide
 from ratelimit_service.quota.memory.book import Book
-from ratelimit_service.quota.memory.bounds import MIB, Bounds, CallSoon, Clock, StoreStats
+from ratelimit_service.quota.memory.bounds import EXACT_PERCENT, MIB, Bounds, CallSoon, Clock, StoreStats
 from ratelimit_service.quota.memory.ledger import ledger_for
 from ratelimit_service.quota.memory.placement import Place, Placement
 from ratelimit_service.quota.memory.sweeper import SLICE_KEYS, Sweeper
@@ -51,6 +51,7 @@ class MemoryStore:
         max_bytes: int = 200 * MIB,
         call_soon: CallSoon | None = None,
         hash_key: bytes | None = None,
+        exact_percent: float = EXACT_PERCENT,
     ) -> None:
         """Make an empty store.
 
@@ -60,11 +61,13 @@ class MemoryStore:
             max_bytes: Most memory that they may take, by estimate.
             call_soon: Runs late charges; None: the running loop's.
             hash_key: Secret that spreads keys over hashed counters, 1 to 64 bytes; None: a random one.
+            exact_percent: Of these bounds, what is for keys of their own; new keys beyond it count in hashed counters.
         """
         self._clock = clock
         self._call_soon = call_soon
         self._hash_key = secrets.token_bytes(16) if hash_key is None else hash_key
-        self._bounds = Bounds(max_keys, max_bytes)
+        self._exact_percent = exact_percent
+        self._bounds = Bounds(max_keys, max_bytes, exact_percent)
         self._places = Placement(self._bounds, self._hash_key)
         self._books = self._places.books
         self._single_charges = 0
@@ -148,10 +151,14 @@ class MemoryStore:
 
     def bound(self, rule: str) -> int:
         """Return 0: counts are exact. 2**64-1 for a rule of failure mode Open from 10 s ago to now without room."""
-        if self._clock.read().boot_us - self._places.refused_at_us > REFUSAL_SHOWN_US:
+        if not self.is_refusing():
             return 0
         opened = any(each.rule == rule and each.failure is FailureMode.OPEN for each in self._places.limits.values())
         return MAX_HITS if opened else 0
+
+    def is_refusing(self) -> bool:
+        """Whether a key found no room at all in the last 10 s."""
+        return self._clock.read().boot_us - self._places.refused_at_us <= REFUSAL_SHOWN_US
 
     def apply(self, limits: Mapping[bytes, LimitSettings]) -> None:
         """Take the limits in force. Counts stay; the next slices drop those of limits that are gone."""
@@ -169,7 +176,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Stop reclaiming and let go of every counter."""
         self._sweeper.close()
-        self._bounds = Bounds(self._bounds.max_keys, self._bounds.max_bytes)
+        self._bounds = Bounds(self._bounds.max_keys, self._bounds.max_bytes, self._exact_percent)
         self._places = Placement(self._bounds, self._hash_key)
         self._books = self._places.books
 

@@ -1,0 +1,1 @@
+"""The parts of the library's limiter; programs import `ratelimit_service.adapter`."""
