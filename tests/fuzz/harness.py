@@ -9,7 +9,15 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["ratelimit_service.wire"], enable_loader_override=False):
+FUZZED = (
+    "ratelimit_service.wire",
+    "ratelimit_service.cache.envelope",
+    "ratelimit_service.cache.compression",
+    "ratelimit_service.cache.serialisers",
+    "ratelimit_service.cache.l3.record",
+)
+
+with atheris.instrument_imports(include=list(FUZZED), enable_loader_override=False):
     from fuzz.targets import TARGETS
 
 

@@ -1,4 +1,4 @@
-"""Fuzz the wire: `python -m tests.fuzz.run [--seconds N] [--minimise] [TARGET …]`.
+"""Fuzz the wire and stored payloads: `python -m tests.fuzz.run [--seconds N] [--minimise] [TARGET …]`.
 
 Each target runs in a process of its own, bounded in memory, from the kept corpus and from what earlier runs on this
 machine found. A crash, a failed assertion, a hang or too much memory ends with exit code 1 and leaves its input in
@@ -115,7 +115,7 @@ def minimise(target: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0: nothing was found; 1: something was; 2: atheris is not here."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description="Fuzz the wire.")
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.run", description="Fuzz the wire and stored payloads.")
     parser.add_argument("--seconds", type=int, default=60, help="of all targets together (default 60)")
     parser.add_argument("--minimise", action="store_true", help="make the kept corpus anew and fuzz nothing")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)} (default all)")

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import hpack
 from envoy.service.ratelimit.v3 import rls_pb2
+from fuzz.payload_targets import fuzz_envelope, fuzz_record
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
@@ -258,5 +259,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "connection": fuzz_connection,
     "rls": fuzz_rls,
     "grpc": fuzz_grpc,
+    "envelope": fuzz_envelope,
+    "record": fuzz_record,
 }
 """By the name of their corpus."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import msgspec
 import pytest
-from fuzz import run, targets
+from fuzz import payload_targets, run, targets
 from fuzz.run import KEPT, MOST_INPUT_BYTES, Figures, read_figures
 from fuzz.targets import TARGETS
 
+from ratelimit_service.cache import envelope
+from ratelimit_service.cache.l3 import record
 from ratelimit_service.wire.grpc.calls import read_message
 from ratelimit_service.wire.grpc.status import GrpcError
 from ratelimit_service.wire.http2.connection import Connection
@@ -85,6 +90,33 @@ def test_the_corpus_finds_a_cap_that_does_not_hold(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(AssertionError):
         _replay("grpc")
+
+
+def _without_its_last_tag(data: bytes, *, max_unpacked_bytes: int) -> envelope.Envelope:
+    found = envelope.unpack(data, max_unpacked_bytes=max_unpacked_bytes)
+    return msgspec.structs.replace(found, tags=found.tags[:-1])
+
+
+def _with_a_shorter_payload(name: bytes, data: bytes, keys: record.KeyRing | None) -> record.Record:
+    found = record.read_record(name, data, keys)
+    return msgspec.structs.replace(found, payload=found.payload[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "mutant"),
+    [
+        ("envelope", "envelope", SimpleNamespace(pack=envelope.pack, unpack=_without_its_last_tag)),
+        ("record", "record", SimpleNamespace(**{**vars(record), "read_record": _with_a_shorter_payload})),
+    ],
+)
+def test_the_corpus_finds_planted_bugs_in_payloads(
+    monkeypatch: pytest.MonkeyPatch, name: str, part: str, mutant: object
+) -> None:
+    """A lost tag would never be invalidated, and a shortened payload is not what was stored."""
+    monkeypatch.setattr(payload_targets, part, mutant)
+
+    with pytest.raises(AssertionError):
+        _replay(name)
 
 
 def test_the_figures_of_a_run_are_read() -> None:

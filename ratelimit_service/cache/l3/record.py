@@ -112,6 +112,8 @@ def read_record(name: bytes, data: bytes, keys: KeyRing | None) -> Record:
     if body is None or len(body) < _KEY_SIZE.size:
         raise CorruptPayload("sealed with another key, or damaged")
     end = _KEY_SIZE.size + _KEY_SIZE.unpack_from(body)[0]
+    if end > len(body):
+        raise CorruptPayload("the record's key runs past the end")
     try:
         key = str(body[_KEY_SIZE.size : end], "utf-8")
     except UnicodeDecodeError:
