@@ -1,0 +1,51 @@
+"""What one client is to run, or runs: a set of forms with one version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ratelimit_operator.xds.forms import Form, version_of
+from ratelimit_service.wire.xds.discovery import encode_resources
+
+
+class View:
+    """An immutable set of forms. Clients that are to run the same share one object, and its bytes.
+
+    Attributes:
+        forms: By name.
+        version: Hash of the set (`version_info`).
+    """
+
+    __slots__ = ("_encoded", "forms", "version")
+
+    def __init__(self, forms: Mapping[str, Form]) -> None:
+        self.forms = forms
+        self.version = version_of(forms)
+        self._encoded: bytes | None = None
+
+    @property
+    def encoded(self) -> bytes:
+        """The resources of a response, made at the first call."""
+        if self._encoded is None:
+            self._encoded = encode_resources(form.packed for form in self.forms.values())
+        return self._encoded
+
+    def __repr__(self) -> str:
+        return f"View({self.version}, {len(self.forms)} resources)"
+
+
+EMPTY = View({})
+"""What runs where nothing was ever accepted."""
+
+
+def changed_names(before: View, after: View) -> list[str]:
+    """Names that `after` has in a form that `before` has not, in the order of `after`."""
+    if before is after:
+        return []
+    known = before.forms
+    return [name for name, form in after.forms.items() if name not in known or known[name].version != form.version]
+
+
+def removed_names(before: View, after: View) -> list[str]:
+    """Names that `before` has and `after` has not."""
+    return [] if before is after else [name for name in before.forms if name not in after.forms]
