@@ -81,6 +81,7 @@ class Service:
             limiter=limiter,
             decider=decider,
             stores=self._stores.by_profile,
+            health=self._stores.health,
             metrics=metrics,
             clock=clock.read,
             deadline_us=settings.deadline_us,

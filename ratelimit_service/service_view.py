@@ -14,6 +14,7 @@ from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.explain import Explanation
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.health import StoresHealth
 from ratelimit_service.quota.store import Store, Usage
 from ratelimit_service.sources.contract import Applied, Refused
 from ratelimit_service.telemetry.metrics import Metrics
@@ -40,6 +41,7 @@ class ServiceView:
         limiter: Limiter,
         decider: Decider,
         stores: Mapping[str, Store],
+        health: Callable[[], StoresHealth],
         metrics: Metrics,
         clock: Callable[[], Instant],
         deadline_us: int,
@@ -52,6 +54,7 @@ class ServiceView:
             limiter: What explains requests and takes snapshots.
             decider: What `/json` asks, the same that the transport asks.
             stores: By profile, where hits are counted.
+            health: How those stores are.
             metrics: What `/metrics` shows.
             clock: One reading of the clocks.
             deadline_us: How long `/json` waits for a verdict.
@@ -61,6 +64,7 @@ class ServiceView:
         self._limiter = limiter
         self._decider = decider
         self._stores = stores
+        self._health = health
         self._metrics = metrics
         self._clock = clock
         self._deadline_us = deadline_us
@@ -87,6 +91,10 @@ class ServiceView:
         """`Metrics.render`, with readiness as it is now."""
         self._metrics.ready = self.readiness().ready
         return self._metrics.render()
+
+    def cache_health(self) -> StoresHealth:
+        """How the stores are that hits are counted in."""
+        return self._health()
 
     def snapshot(self) -> Snapshot | None:
         """What is in force, None before the first configuration."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from ratelimit_service.clock import Clock
@@ -19,6 +19,7 @@ from ratelimit_service.policy.profile_model import (
     StoreType,
 )
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.health import MemoryLevel, SharedLevel, StoreHealth, StoresHealth, all_health, store_health
 from ratelimit_service.quota.memory.store import MemoryStore
 from ratelimit_service.quota.store import Store
 from ratelimit_service.quota.upstream import UpstreamMemoryStore
@@ -30,6 +31,7 @@ from ratelimit_service.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from ratelimit_service.quota.redis.nodes import Node
+    from ratelimit_service.quota.redis.store import RedisStore
 
 
 class _Unwatched:
@@ -56,6 +58,7 @@ class Stores:
         self._metrics = metrics
         self._backends: dict[str, Backend] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._health: dict[str, Callable[[], StoreHealth]] = {}
         self.own = self._make_own()
         self.by_profile: dict[str, Store] = {OWN_STORE: self.own}
 
@@ -68,6 +71,7 @@ class Stores:
         kind = UpstreamMemoryStore if settings.compat is Compat.ENVOYPROXY else MemoryStore
         memory = kind(clock=self._clock, max_keys=settings.store_max_keys, max_bytes=settings.store_max_bytes)
         self._metrics.add_store(OWN_STORE, memory.stats)
+        self._health[OWN_STORE] = lambda: _memory_health(memory)
         return memory
 
     def _make_shared(self, profile: str, address: RedisAddress, leases: Leases, spec: StoreSpec) -> Store:
@@ -91,6 +95,7 @@ class Stores:
         wait_replicas = 1 if spec.durability is Durability.WAIT else 0
         shared = RedisStore(address, settings, self._clock, wait_replicas=wait_replicas)
         self._metrics.add_shared_store(profile, shared.stats)
+        self._health[profile] = lambda: _shared_health(shared)
         return shared
 
     def _make_upstream(self, address: RedisAddress) -> Store:
@@ -104,6 +109,10 @@ class Stores:
             main=make_topology(address, watcher, self._clock),
             per_second=None if per_second is None else make_topology(per_second, watcher, self._clock),
             timeout_us=address.command_us,
+        )
+        topologies = [each for each in (servers.main, servers.per_second) if each is not None]
+        self._health[OWN_STORE] = lambda: store_health(
+            l2=SharedLevel(tuple(problem for each in topologies for problem in each.problems()))
         )
         given = UpstreamRedisSettings(
             prefix=address.key_prefix,
@@ -138,6 +147,7 @@ class Stores:
         for profile in [name for name, backend in self._backends.items() if wanted.get(name) != backend]:
             del self._backends[profile]
             self._metrics.remove_store(profile)
+            del self._health[profile]
             self._run(self.by_profile.pop(profile).close())
         for profile, address in addresses.items():
             backend = self._backends[profile] = wanted[profile]
@@ -145,6 +155,10 @@ class Stores:
             self.by_profile[profile] = store
             self._run(store.start())
         return []
+
+    def health(self) -> StoresHealth:
+        """How every store is, for `/health/cache`."""
+        return all_health([(profile, read()) for profile, read in self._health.items()])
 
     def _run(self, errand: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(errand)
@@ -155,3 +169,16 @@ class Stores:
         """Give back what every store holds."""
         await asyncio.gather(*self._errands, return_exceptions=True)
         await asyncio.gather(*(store.close() for store in self.by_profile.values()))
+
+
+def _memory_health(store: MemoryStore | UpstreamMemoryStore) -> StoreHealth:
+    stats = store.stats()
+    # Upstream's own way keeps no time of its last refusal: full is when another key would find no room.
+    full = store.is_refusing() if isinstance(store, MemoryStore) else stats.keys >= stats.max_keys
+    level = MemoryLevel(stats.keys, stats.max_keys, stats.bytes, stats.max_bytes, full=full)
+    return store_health(l1=level)
+
+
+def _shared_health(store: RedisStore) -> StoreHealth:
+    stats = store.stats()
+    return store_health(l2=SharedLevel(tuple(stats.problems), stats.live))

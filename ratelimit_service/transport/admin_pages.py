@@ -9,6 +9,7 @@ import msgspec
 
 from ratelimit_service.policy.identity import shown_values
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.health import CountingStatus
 from ratelimit_service.quota.store import NEVER_US, Usage
 from ratelimit_service.telemetry.exposition import CONTENT_TYPE as METRICS_TYPE
 from ratelimit_service.transport.admin_routes import JSON, TEXT, Page, Query, Route, refusal
@@ -74,6 +75,13 @@ async def readyz(view: AdminView, _query: Query) -> Page:
 async def healthcheck(view: AdminView, query: Query) -> Page:
     """`/readyz` as upstream's probes expect it: the body is `OK`."""
     return Page(200, b"OK") if view.readiness().ready else await readyz(view, query)
+
+
+async def health_cache(view: AdminView, _query: Query) -> Page:
+    """How each store is, level by level; 503 only when keys find no room: what the failure mode answers is served."""
+    health = view.cache_health()
+    status = 503 if health.status is CountingStatus.UNHEALTHY else 200
+    return Page(status, msgspec.json.encode(health) + b"\n", JSON)
 
 
 async def metrics(view: AdminView, _query: Query) -> Page:
@@ -208,6 +216,7 @@ ROUTES: Final = (
     Route("/livez", ("GET",), livez, "the process answers"),
     Route("/readyz", ("GET",), readyz, "a configuration is in force and the service is not draining"),
     Route("/healthcheck", ("GET",), healthcheck, "the same with the body OK"),
+    Route("/health/cache", ("GET",), health_cache, "the stores that hits are counted in"),
     Route("/metrics", ("GET",), metrics, "for Prometheus"),
     Route("/json", ("POST",), decide_json, "decide a request sent as JSON", "/json"),
     Route("/rlconfig", ("GET",), rlconfig, "the limits in force", "/rlconfig"),

@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.health import StoresHealth
 from ratelimit_service.quota.store import Usage
 from ratelimit_service.wire.grpc.status import GrpcError
 from ratelimit_service.wire.rls.messages import Request, Verdict
@@ -39,6 +40,9 @@ class AdminView(Protocol):
 
     def render_metrics(self) -> Iterator[bytes]:
         """`Metrics.render`."""
+
+    def cache_health(self) -> StoresHealth:
+        """How the stores are that hits are counted in, for `/health/cache`."""
 
     def snapshot(self) -> Snapshot | None:
         """What is in force, None before the first configuration."""

@@ -8,6 +8,7 @@ import json
 import pytest
 import uvloop
 
+from ratelimit_service.quota.health import MemoryLevel, SharedLevel, all_health, store_health
 from ratelimit_service.transport.admin import AdminLimits
 from ratelimit_service.transport.admin_service import Readiness
 from ratelimit_service.wire.grpc.status import GrpcCode, GrpcError
@@ -53,6 +54,21 @@ def _loop(request):
 def test_each_page_answers_exactly(target, expected):
     """Status and body of every page, good and bad."""
     assert ask(target).brief == expected
+
+
+def test_the_health_of_stores_is_503_only_when_keys_find_no_room():
+    """What the failure mode answers for is served, so nobody shall take the service out for it."""
+    view = ShownService()
+    well = ask("/health/cache", view=view)
+    view.health = all_health([("", store_health(l2=SharedLevel(("away",))))])
+    ill = ask("/health/cache", view=view)
+    view.health = all_health([("", store_health(l1=MemoryLevel(10, 10, 1, 1, full=True)))])
+    full = ask("/health/cache", view=view)
+
+    assert (well.status, ill.status, full.status) == (200, 200, 503)
+    assert json.loads(well.body)["profiles"]["default"]["l1"]["max_keys"] == 10
+    assert json.loads(ill.body)["status"] == "degraded"
+    assert json.loads(full.body)["profiles"]["default"]["pressure"] == "critical"
 
 
 def test_the_index_lists_every_page():

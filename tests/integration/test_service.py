@@ -16,6 +16,7 @@ from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.app import Service, StartRefused
 from ratelimit_service.clock import Clock
 from ratelimit_service.limiter.engine import Limiter, LimiterSettings
+from ratelimit_service.quota.health import all_health
 from ratelimit_service.quota.memory.store import MemoryStore
 from ratelimit_service.service_view import ServiceView
 from ratelimit_service.settings import decode_settings
@@ -201,6 +202,7 @@ async def test_json_waits_for_a_store_that_answers_later() -> None:
         limiter=Limiter({"": store}, LimiterSettings(), metrics.counters),
         decider=LateDecider(),
         stores={"": store},
+        health=lambda: all_health([]),
         metrics=metrics,
         clock=Clock().read,
         deadline_us=10_000,

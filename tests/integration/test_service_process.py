@@ -315,7 +315,7 @@ def test_an_address_that_is_taken_is_refused_by_name(tmp_path: Path, policies: P
 
 def test_admin_pages_answer(tmp_path: Path, policies: Path) -> None:
     """Over loopback all of them, with something in them."""
-    paths = ("/", "/livez", "/readyz", "/healthcheck", "/metrics", "/rlconfig", "/debug/config")
+    paths = ("/", "/livez", "/readyz", "/healthcheck", "/health/cache", "/metrics", "/rlconfig", "/debug/config")
     with serving(tmp_path) as running:
         pages = [running.page(path) for path in paths]
 

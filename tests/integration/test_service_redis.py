@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.app import Service
+from ratelimit_service.quota.health import CountingStatus
 from ratelimit_service.settings import decode_settings
 from ratelimit_service.transport.client import CallFailed, RateLimitClient
 from ratelimit_service.wire.grpc.status import GrpcCode
@@ -139,6 +140,27 @@ async def test_a_profile_names_the_store_of_its_domain(tmp_path: Path, redis: Re
     assert (first, second) == (5, 1)
     assert 'tidegate_store_takes_total{profile="shop/shared"}' in shown
     assert redis.cli("--scan", "--pattern", "p1.*few*") or redis.cli("--scan", "--pattern", "p1.*ann*")
+
+
+@on_loop
+async def test_health_tells_each_store_and_what_is_wrong_with_it(tmp_path: Path, redis: RedisServer) -> None:
+    """The profile's Redis is well, the service's own is not there; degraded, as the failure mode decides for it."""
+    path = tmp_path / "checkout.yaml"
+    profile = "\n  cacheProfileRef: {name: shared}"
+    path.write_text(POLICY.format(profile=profile) + PROFILE.format(endpoint=redis.endpoint, prefix="p5."))
+    async with started(path, store="redis://127.0.0.1:1") as (service, _):
+        await until(lambda: service.view.cache_health().profiles["shop/shared"].status is CountingStatus.HEALTHY)
+        await until(lambda: service.view.cache_health().status is CountingStatus.DEGRADED)
+        own = service.view.cache_health().profiles["default"].l2
+    async with started(path, store=f"redis://{redis.endpoint}", compat="envoyproxy") as (service, _):
+        await until(lambda: service.view.cache_health().profiles["default"].status is CountingStatus.HEALTHY)
+    async with started(path, compat="envoyproxy") as (service, _):
+        memory = service.view.cache_health().profiles["default"].l1
+
+    assert own is not None
+    assert "127.0.0.1:1" in own.problems[0]
+    assert memory is not None
+    assert not memory.full
 
 
 @on_loop

@@ -13,6 +13,7 @@ from ratelimit_service.addresses import Address
 from ratelimit_service.algorithms.limit import Algorithm, Limit, LimitSettings
 from ratelimit_service.policy.identity import counter_key
 from ratelimit_service.policy.snapshot import Action, Domain, Node, Rollout, Rule, RuleLimit, Snapshot
+from ratelimit_service.quota.health import MemoryLevel, StoresHealth, all_health, store_health
 from ratelimit_service.quota.store import NEVER_US, Usage
 from ratelimit_service.transport.admin import AdminLimits, AdminServer
 from ratelimit_service.transport.admin_pages import ROUTES
@@ -53,6 +54,7 @@ class ShownService:
 
     def __init__(self) -> None:
         self.state = Readiness(ready=True)
+        self.health = all_health([("", store_health(l1=MemoryLevel(1, 10, 100, 1_000)))])
         self.in_force: Snapshot | None = SNAPSHOT
         self.answer: Verdict | GrpcError = Verdict(
             over=False,
@@ -66,6 +68,9 @@ class ShownService:
 
     def render_metrics(self) -> Iterator[bytes]:
         return self.metrics()
+
+    def cache_health(self) -> StoresHealth:
+        return self.health
 
     def snapshot(self) -> Snapshot | None:
         return self.in_force
