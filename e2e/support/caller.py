@@ -28,7 +28,7 @@ def get(
     """Send one request on a connection of its own, from the given loopback address."""
     connection = http.client.HTTPConnection(*address, timeout=timeout_s, source_address=(source, 0))
     try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_accept_encoding=True, skip_host="host" in (headers or {}))
         for name, value in (headers or {}).items():
             connection.putheader(name, value)
         connection.endheaders()

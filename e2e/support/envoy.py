@@ -23,17 +23,21 @@ TIMEOUT = "0.02s"
 """Envoy's own default for asking a rate-limit service."""
 
 
+START_S = 60.0
+"""How long it may take to listen, on a machine that builds and tests other things."""
+
+
 class Envoy:
     """A running Envoy: where it listens and what it counts."""
 
     def __init__(self, process: Process, address: tuple[str, int], admin: str) -> None:
         self.process = process
         self.address = address
-        self._admin = admin
+        self.admin = admin
 
     def stat(self, name: str) -> int:
         """Sum of all counters whose name ends like that."""
-        with urllib.request.urlopen(f"http://{self._admin}/stats", timeout=10) as response:
+        with urllib.request.urlopen(f"http://{self.admin}/stats", timeout=10) as response:
             found = re.findall(rf"^\S*{re.escape(name)}: (\d+)$", response.read().decode(), re.MULTILINE)
         return sum(int(value) for value in found)
 
@@ -187,8 +191,8 @@ def envoy(folder: Path, config: Config) -> Iterator[Envoy]:
         "--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
     ]  # fmt: skip
     with running(command, folder / "envoy.log") as process:
-        admin = process.await_("Envoy's admin address", lambda: admin_path.exists() and admin_path.read_text())
-        address = process.await_("Envoy's listener", lambda: _listening(str(admin)))
+        admin = process.await_("Envoy's admin address", lambda: admin_path.exists() and admin_path.read_text(), START_S)
+        address = process.await_("Envoy's listener", lambda: _listening(str(admin)), START_S)
         yield Envoy(process, address, str(admin))
 
 

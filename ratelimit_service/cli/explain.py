@@ -1,9 +1,10 @@
-"""`tidegate explain`: which rule a descriptor meets, and why not another."""
+"""`tidegate explain`: which rule a descriptor or an HTTP request meets, and why not another."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from ratelimit_service.algorithms.limit import Algorithm, Limit
 from ratelimit_service.cli.descriptors import DescriptorCommand, Entries, entries_text, parse_descriptors
+from ratelimit_service.cli.explain_request import RequestOptions, explain_request
 from ratelimit_service.cli.validate import problem_text
 from ratelimit_service.policy.compile import CompileOptions, refuses
 from ratelimit_service.policy.match import Trace, trace
@@ -23,15 +25,44 @@ from ratelimit_service.sources.loading import load_once
 @click.command(cls=DescriptorCommand)
 @click.argument("entries", nargs=-1, metavar="KEY=VALUE… [--descriptor KEY=VALUE…]…")
 @click.option("--policies", "paths", required=True, multiple=True, help="File or folder; may be repeated.")
-@click.option("--domain", "domain_name", required=True, help="Domain, as Envoy's filter sends it.")
+@click.option("--domain", "domain_name", help="Domain, as Envoy's filter sends it.")
 @click.option("--merge-domain-config", is_flag=True, help="As for `serve`.")
-def explain(entries: tuple[str, ...], paths: tuple[str, ...], domain_name: str, merge_domain_config: bool) -> None:
+@click.option("--request", "line", metavar="'GET /PATH'", help="An HTTP request in place of entries.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Of the request; may be repeated.")
+@click.option("--remote", default="127.0.0.1", show_default=True, metavar="IP", help="Its client, as Envoy sees it.")
+@click.option("--metadata", multiple=True, metavar="FILTER/KEY…=VALUE", help="What filters before have set.")
+@click.option("--gateway", metavar="NAMESPACE/NAME", help="Where it comes in; one of the files.")
+@click.option("--route", metavar="[KIND/]NAMESPACE/NAME[:RULE]", help="The route that takes it, of that Gateway.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, help="Equal requests.")
+def explain(
+    entries: tuple[str, ...],
+    paths: tuple[str, ...],
+    domain_name: str | None,
+    merge_domain_config: bool,
+    line: str | None,
+    repeat: int,
+    **request: Any,
+) -> None:
     """Show what policies say of a request, without a running service.
 
     For each descriptor: which rule it meets and by which steps, what is counted, the limits, and why no other rule.
-    Write --descriptor between the entries of several descriptors. Exits with 1 when the policies are refused.
+    Write --descriptor between the entries of several descriptors. With --request, the descriptors are those that Envoy
+    would send, configured as `tidegate render` has it, and a fresh service's verdicts follow.
+    Exits with 1 when the policies are refused.
     """
-    descriptors = parse_descriptors(entries)
+    if line is not None:
+        if entries:
+            raise click.UsageError("give either a request or entries")
+        explain_request(paths, domain_name, line, repeat, RequestOptions(**request), show_descriptor)
+        return
+    if domain_name is None:
+        raise click.UsageError("entries need --domain")
+    _explain_entries(parse_descriptors(entries), paths, domain_name, merge_domain_config)
+
+
+def _explain_entries(
+    descriptors: Sequence[Entries], paths: tuple[str, ...], domain_name: str, merge_domain_config: bool
+) -> None:
     snapshot, problems = load_once(paths, CompileOptions(merge_domain_config=merge_domain_config))
     if refuses(problems):
         errors = Console(stderr=True, soft_wrap=True)
@@ -45,10 +76,11 @@ def explain(entries: tuple[str, ...], paths: tuple[str, ...], domain_name: str, 
         console.print(Text(f"no policy names domain {domain_name}: nothing is limited. Known: {known or 'none'}"))
         return
     for descriptor in descriptors:
-        _show(console, domain, descriptor)
+        show_descriptor(console, domain, descriptor)
 
 
-def _show(console: Console, domain: Domain, entries: Entries) -> None:
+def show_descriptor(console: Console, domain: Domain, entries: Entries) -> None:
+    """One descriptor as a table: its steps, its rule, its limits, and the rules that it did not meet."""
     found = trace(domain, entries)
     table = Table(title=Text(entries_text(entries)), title_justify="left", show_header=False, min_width=60)
     table.add_column(style="bold")

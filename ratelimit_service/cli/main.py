@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "check": "ratelimit_service.cli.check",
     "validate": "ratelimit_service.cli.validate",
     "explain": "ratelimit_service.cli.explain",
+    "render": "ratelimit_service.cli.render",
 }
 """Subcommand → module that defines a click command of the same name."""
 

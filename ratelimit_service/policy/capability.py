@@ -23,10 +23,10 @@ IN_CLUSTER_ONLY: Final = "takes effect in a cluster only; read from a file it is
 """Of what the operator does."""
 
 NOBODY_ASKS: Final = (
-    "takes effect in a cluster only; read from a file nothing makes Envoy ask for it, but the rules are in force "
-    "in domain tidegate.dev, under tidegate_policy=<namespace>/<name>"
+    "the rules are in force in domain tidegate.dev, under tidegate_policy=<namespace>/<name>; read from a file, "
+    "nothing makes Envoy ask for them: `tidegate render` prints what does"
 )
-"""Of targets: only the operator writes the Envoy configuration that asks for these rules."""
+"""Of targets: in a cluster the operator writes the Envoy configuration that asks for these rules."""
 
 NO_CACHE: Final = "the value cache is not in this version; checked and not used"
 """Of the fields of the value cache."""
@@ -58,19 +58,8 @@ def _policy(spec: RateLimitPolicySpec) -> Iterator[Finding]:
     if spec.workload_selector is not None:
         yield "spec.workloadSelector", NOBODY_ASKS
     if spec.failure.on_service_error is ServiceErrorAction.DENY:
-        yield "spec.failure.onServiceError", f"is Envoy's `failure_mode_deny`: set it there; {IN_CLUSTER_ONLY}"
-    if spec.domain is not None:
-        yield from _sources(spec)
-
-
-def _sources(spec: RateLimitPolicySpec) -> Iterator[Finding]:
-    """The first `from` of a policy with a domain: one warning is enough."""
-    for place, rule in enumerate(spec.rules):
-        for position, match in enumerate(rule.match):
-            if match.source is not None:
-                message = "is for `tidegate render`, which is not in this version; Envoy's own actions decide"
-                yield f"spec.rules[{place}].match[{position}].from", message
-                return
+        message = "is Envoy's `failure_mode_deny`: set it there, or take what `tidegate render` prints"
+        yield "spec.failure.onServiceError", message
 
 
 def _profile(spec: CacheProfileSpec) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ratelimit_service.algorithms.limit import Algorithm, Calendar, Limit
+from ratelimit_service.policy.emitted import emitted_key, emitted_value
 from ratelimit_service.policy.identity import limit_id
 from ratelimit_service.policy.model import (
     RESERVED_DOMAIN,
@@ -57,7 +58,7 @@ class PolicyRule(msgspec.Struct, frozen=True):
 
 def policy_rules(policy: RateLimitPolicy) -> Iterator[PolicyRule]:
     """The rules of a policy in order; one that is Disabled is absent, so it wins no conflict either."""
-    where, specs = _written_rules(policy)
+    where, specs = written_rules(policy)
     for index, spec in enumerate(specs):
         path = f"{where}[{index}]"
         mode = spec.mode or policy.spec.mode
@@ -69,7 +70,7 @@ def policy_rules(policy: RateLimitPolicy) -> Iterator[PolicyRule]:
         yield PolicyRule(name, Placed(leaf, place_of(policy, path)), policy_name(policy))
 
 
-def _written_rules(policy: RateLimitPolicy) -> tuple[str, Sequence[RuleSpec]]:
+def written_rules(policy: RateLimitPolicy) -> tuple[str, Sequence[RuleSpec]]:
     """(path, rules) of the one field that holds them."""
     spec = policy.spec
     if spec.defaults is not None:
@@ -90,7 +91,7 @@ def _first_step(policy: RateLimitPolicy) -> tuple[Step, ...]:
 
 
 def _step(match: Match) -> Step:
-    key, value = match.key.encode(), (match.value or "").encode()
+    key, value = emitted_key(match).encode(), emitted_value(match).encode()
     if match.type is MatchType.ANY:
         return Step(key, StepKind.BARE)
     if match.type is MatchType.PREFIX:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ratelimit_service.algorithms.limit import Algorithm
+from ratelimit_service.policy import source_rules
 from ratelimit_service.policy.model import (
     RESERVED_DOMAIN,
     WINDOW_MAX_US,
@@ -32,8 +33,9 @@ from ratelimit_service.policy.model import (
     ValueSource,
 )
 from ratelimit_service.policy.quantities import duration_text
-from ratelimit_service.policy.schema import BROKEN, Check, Finding, placed, whole
+from ratelimit_service.policy.schema import Check, Finding, placed, whole
 from ratelimit_service.policy.snapshot import Action
+from ratelimit_service.policy.source_rules import chains_differ
 from ratelimit_service.policy.wording import hint, shown
 
 MAX_REQUESTS_PER_MS: Final = 1_000_000
@@ -247,26 +249,6 @@ def _rate_bounded(limit: LimitSpec) -> Iterator[Finding]:
         yield ".burst", f"an empty bucket fills within 366 days: burst is at most {longest} here"
 
 
-def _source_consistent(source: ValueSource) -> Iterator[Finding]:
-    if source.type is SourceType.METADATA:
-        return
-    # The rule on `filter` lets one of the two stand alone; alone it means nothing.
-    if _given(source.filter, source.path) == 1:
-        yield (".filter" if source.filter is not None else ".path"), "filter and path go with Metadata"
-
-
-def _prefixes_for_addresses(source: ValueSource) -> Iterator[Finding]:
-    if source.type is not SourceType.REMOTE_ADDRESS:
-        for value, name in ((source.ipv4_prefix, "ipv4Prefix"), (source.ipv6_prefix, "ipv6Prefix")):
-            if value is not None:
-                yield f".{name}", f"{name} goes with RemoteAddress"
-
-
-def _static_is_exact(match: Match) -> Iterator[Finding]:
-    if match.source is not None and match.source.type is SourceType.STATIC and match.type is not MatchType.EXACT:
-        yield ".from.type", "Static goes with type Exact: what it sends is match.value"
-
-
 def _identities_differ(limits: Sequence[LimitSpec], path: str) -> Iterator[Finding]:
     """Two entries of one list may not share a counter (DECISIONS 8)."""
     first: dict[object, int] = {}
@@ -282,21 +264,6 @@ def _identities_differ(limits: Sequence[LimitSpec], path: str) -> Iterator[Findi
 def _rollout_of_limits(rule: RuleSpec) -> Iterator[Finding]:
     if rule.rollout is not None and rule.action is not Action.LIMIT:
         yield ".rollout", "rollout goes with action Limit"
-
-
-def _chain(match: Sequence[Match]) -> object:
-    return tuple((each.key, each.type, each.value) for each in match)
-
-
-def _chains_differ(rules: Sequence[RuleSpec], path: str) -> Iterator[Finding]:
-    """One chain is one rule (DECISIONS 10)."""
-    first: dict[object, RuleSpec] = {}
-    for place, rule in placed(rules):
-        if BROKEN in rule.match:
-            continue
-        earlier = first.setdefault(_chain(rule.match), rule)
-        if earlier is not rule:
-            yield f"{path}[{place}].match", f"same entries as rule `{earlier.name}`; put both into one rule's limits"
 
 
 def _replaced_exist(rules: Sequence[RuleSpec], path: str) -> Iterator[Finding]:
@@ -320,16 +287,14 @@ def _domain_free(spec: RateLimitPolicySpec) -> Iterator[Finding]:
 CHECKS: Final[Sequence[tuple[type, Check]]] = (
     *((rule.part, rule.check()) for rule in CEL_RULES if rule.holds is not None),
     (RateLimitPolicySpec, Check(_domain_free, ("domain",))),
-    (RateLimitPolicySpec, Check(lambda spec: _chains_differ(spec.rules, ".rules"), ("rules",))),
+    (RateLimitPolicySpec, Check(lambda spec: chains_differ(spec.rules, ".rules"), ("rules",))),
     (RateLimitPolicySpec, Check(lambda spec: _replaced_exist(spec.rules, ".rules"), ("rules",))),
-    (LayeredRules, Check(lambda layer: _chains_differ(layer.rules, ".rules"), ("rules",))),
+    (LayeredRules, Check(lambda layer: chains_differ(layer.rules, ".rules"), ("rules",))),
     (LayeredRules, Check(lambda layer: _replaced_exist(layer.rules, ".rules"), ("rules",))),
     (RuleSpec, Check(_rollout_of_limits, ("action",))),
     (RuleSpec, Check(lambda rule: _identities_differ(rule.limits, ".limits"), ("limits",))),
     (RolloutSpec, Check(lambda rollout: _identities_differ(rollout.limits, ".limits"), ("limits",))),
-    (Match, Check(_static_is_exact, ("type", "source"))),
-    (ValueSource, Check(_source_consistent, ("type",))),
-    (ValueSource, Check(_prefixes_for_addresses, ("type",))),
+    *source_rules.CHECKS,
     (LimitSpec, Check(_rate_bounded, ("requests", "window_us", "burst"))),
     (CalendarWindow, Check(_zone_exists, ("time_zone",))),
 )

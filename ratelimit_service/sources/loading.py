@@ -89,7 +89,7 @@ class Loader:
             if known is not None and known.stamp == stamp and now_ns - stamp.changed_ns >= _FRESH_NS:
                 cache[stamp.name] = known
                 continue
-            content = _read_file(stamp.name)
+            content = read_file(stamp.name)
             if isinstance(content, Problem):
                 problems.append(content)
             elif known is not None and known.content == content:
@@ -111,7 +111,8 @@ class Loader:
         return Loaded(() if refuses(problems) else tuple(plans), tuple(problems))
 
 
-def _read_file(name: str) -> bytes | Problem:
+def read_file(name: str) -> bytes | Problem:
+    """A regular file, up to one byte more than the decoder takes; a problem where it cannot be read."""
     try:
         # O_NONBLOCK: opening a pipe that somebody left in the folder must not hang the loader.
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

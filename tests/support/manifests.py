@@ -37,6 +37,7 @@ from ratelimit_service.policy.profile_model import (
     StoreType,
 )
 from ratelimit_service.policy.snapshot import Action, HeaderStyle, LabelMode
+from ratelimit_service.policy.source_rules import chain_as_sent
 
 # Text that YAML, JSON and our decoder must all carry: printable, with what a careless scalar rule would change.
 texts = st.one_of(
@@ -44,6 +45,8 @@ texts = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn", "Zl", "Zp"]), min_size=1, max_size=8),
 )
 names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,4}[a-z0-9])?", fullmatch=True)
+header_names = st.sampled_from(["x-user", "X-User", ":authority", "a!#$%&'*+-.^_`|~9"])
+addresses = st.sampled_from(["192.0.2.1", "2001:db8::1", "::"])
 windows_us = st.one_of(
     st.sampled_from([100_000, WINDOW_MAX_US, 60_000_000, 3_600_001_000]),
     st.integers(100, WINDOW_MAX_US // 1_000).map(lambda value_ms: value_ms * 1_000),
@@ -81,7 +84,7 @@ def sources(draw: st.DrawFn) -> ValueSource:
     from_metadata, from_address = kind is SourceType.METADATA, kind is SourceType.REMOTE_ADDRESS
     return ValueSource(
         type=kind,
-        name=draw(texts) if kind in named else None,
+        name=draw(header_names if kind is SourceType.HEADER else texts) if kind in named else None,
         filter=draw(texts) if from_metadata else None,
         path=tuple(draw(st.lists(texts, min_size=1, max_size=3))) if from_metadata else (),
         ipv4_prefix=draw(st.none() | st.sampled_from([1, 32])) if from_address else None,
@@ -92,13 +95,14 @@ def sources(draw: st.DrawFn) -> ValueSource:
 @st.composite
 def matches(draw: st.DrawFn) -> Match:
     """One entry of a chain."""
-    kind = draw(st.sampled_from(MatchType))
+    kind, source = draw(st.sampled_from(MatchType)), draw(st.none() | sources())
+    of_address = source is not None and source.type is SourceType.REMOTE_ADDRESS and kind is MatchType.EXACT
     return Match(
         key=draw(texts),
         type=kind,
-        value=None if kind is MatchType.ANY else draw(texts | st.just("")),
+        value=None if kind is MatchType.ANY else draw(addresses if of_address else texts | st.just("")),
         bucket=draw(st.none() | st.sampled_from(Bucket)) if kind is MatchType.PREFIX else None,
-        source=draw(st.none() | sources()),
+        source=source,
     )
 
 
@@ -121,7 +125,7 @@ def rules(draw: st.DrawFn) -> RuleSpec:
 
 
 def _chain(rule: RuleSpec) -> object:
-    return tuple((each.key, each.type, each.value) for each in rule.match)
+    return chain_as_sent(rule.match)
 
 
 policies = st.builds(

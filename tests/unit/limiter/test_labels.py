@@ -84,7 +84,9 @@ def test_a_targeted_rule_is_named_with_its_policy_once() -> None:
         """
     )
     harness = LimiterHarness(snapshot)
-    verdict = harness.ask(request(descriptor("tidegate_policy=shop/edge", "client=a"), domain="tidegate.dev"))
+    verdict = harness.ask(
+        request(descriptor("tidegate_policy=shop/edge", "masked_remote_address=192.0.2.1/32"), domain="tidegate.dev")
+    )
 
     assert harness.counters("shop/edge/flood", "tidegate.dev")["ok"] == 1
     assert verdict.statuses[0].limit.name == "shop/edge/flood"

@@ -233,7 +233,7 @@ _FROM = "[{key: client, type: Any, from: {type: RemoteAddress}}]"
 def test_targeted_policies_share_the_reserved_domain() -> None:
     """Their descriptors begin with the policy's name, so that two of them never meet."""
     snapshot = _good(_policy(_rule("flood", _FROM), spec=_TARGETED), _policy(_rule("flood", _FROM), "two", _TARGETED))
-    rule = _met(snapshot, "tidegate.dev", "tidegate_policy=shop/two", "client=1.2.3.4")
+    rule = _met(snapshot, "tidegate.dev", "tidegate_policy=shop/two", "masked_remote_address=1.2.3.4/32")
 
     assert rule is not None
     assert (rule.name, rule.limit_name) == ("shop/two/flood", "shop/two/flood")
@@ -246,7 +246,10 @@ def test_a_target_in_a_file_is_told_where_its_rules_answer() -> None:
     text = _policy(_rule("flood", _FROM), "two", _TARGETED)
     _, (warning,) = decode([SourceFile("0.yaml", text.encode())])
 
-    assert warning.message.endswith("in force in domain tidegate.dev, under tidegate_policy=<namespace>/<name>")
+    assert warning.message.startswith(
+        "the rules are in force in domain tidegate.dev, under tidegate_policy=<namespace>/<name>"
+    )
+    assert "`tidegate render`" in warning.message
 
 
 def test_defaults_and_overrides_are_rules_too() -> None:

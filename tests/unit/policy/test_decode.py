@@ -229,10 +229,10 @@ def test_every_rule_has_cel_and_words() -> None:
     [
         ("targetRefs: [{kind: Gateway, name: a}]\n  overrides: {rules: [%s]}", ["spec.targetRefs"]),
         ("workloadSelector: {matchLabels: {a: b}}\n  rules: [%s]", ["spec.workloadSelector"]),
-        ("domain: a\n  rules: [%s]", ["spec.rules[0].match[0].from"]),
+        ("domain: a\n  rules: [%s]", []),
         (
             "domain: a\n  cacheProfileRef: {name: b}\n  failure: {onServiceError: Deny}\n  rules: [%s]",
-            ["spec.failure.onServiceError", "spec.rules[0].match[0].from"],
+            ["spec.failure.onServiceError"],
         ),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_policy_is_warned_of_what_cannot_act(spec: str, paths: list[str]) -> N
 
     assert len(objects) == 1
     assert [each.path for each in problems] == paths
-    assert {each.severity for each in problems} == {Severity.WARNING}
+    assert all(each.severity is Severity.WARNING for each in problems)
 
 
 def test_a_profile_is_warned_of_what_cannot_act() -> None:

@@ -1,0 +1,92 @@
+"""Policies and Gateway API objects out of files, for commands that render or explain where policies attach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+import click
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from ratelimit_service.cli.validate import problem_text
+from ratelimit_service.policy.compile import CompileOptions, plan_set, refuses
+from ratelimit_service.policy.decode import decode
+from ratelimit_service.policy.documents import SourceFile, parse, plain
+from ratelimit_service.policy.model import RateLimitPolicy
+from ratelimit_service.policy.plan import assemble
+from ratelimit_service.policy.problems import Problem, Severity
+from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.policy.targets.topology import Topology, is_gateway_api, read_topology
+from ratelimit_service.policy.wording import count_text
+from ratelimit_service.sources.loading import read_file
+from ratelimit_service.sources.scan import scan
+
+
+class Manifests(msgspec.Struct, frozen=True):
+    """What a set of files says.
+
+    Attributes:
+        policies: In order of sorted path, then document.
+        topology: The Gateways and routes among them.
+        snapshot: What a service would run.
+        objects: Every Kubernetes object that is not ours, as plain values.
+    """
+
+    policies: tuple[RateLimitPolicy, ...]
+    topology: Topology
+    snapshot: Snapshot
+    objects: tuple[Mapping[str, object], ...]
+
+
+def read_manifests(paths: Sequence[str]) -> Manifests:
+    """Read files and folders as one set; tells every problem and exits with 1 when any of them refuses the set."""
+    seen = scan(paths)
+    problems = list(seen.problems)
+    files: list[SourceFile] = []
+    for stamp in seen.files:
+        content = read_file(stamp.name)
+        if isinstance(content, Problem):
+            problems.append(content)
+        else:
+            files.append(SourceFile(stamp.name, content))
+    objects, found = decode(files)
+    plans, conflicts = plan_set(objects, CompileOptions())
+    # Of targets and foreign objects the commands that come here know more than a service that reads files.
+    problems += [each for each in (*found, *conflicts) if each.severity is Severity.ERROR]
+    stop_if_refused(problems)
+    foreign = tuple(_foreign(files))
+    policies = tuple(item for item in objects if isinstance(item, RateLimitPolicy))
+    return Manifests(policies, read_topology(foreign), assemble(plans), foreign)
+
+
+def _foreign(files: Sequence[SourceFile]) -> Iterator[Mapping[str, object]]:
+    for file in sorted(files, key=lambda each: each.name):
+        for document in parse(file)[0]:
+            value = plain(document.root)
+            items = value.get("items") if isinstance(value, dict) and value.get("kind") == "List" else [value]
+            for item in items if isinstance(items, list) else []:
+                if isinstance(item, dict) and is_gateway_api(item):
+                    yield item
+
+
+def tell(problems: Sequence[Problem]) -> None:
+    """Write problems to standard error, one a line."""
+    errors = Console(stderr=True, soft_wrap=True)
+    for problem in problems:
+        errors.print(problem_text(problem))
+
+
+def stop_if_refused(problems: Sequence[Problem]) -> None:
+    """Tell the problems; exit with 1 when any of them is an error."""
+    tell(problems)
+    if refuses(problems):
+        count = sum(problem.severity is Severity.ERROR for problem in problems)
+        give_up(f"refused: {count_text(count, 'error')}")
+
+
+def give_up(message: str) -> NoReturn:
+    """Say why on standard error and exit with 1."""
+    Console(stderr=True, soft_wrap=True).print(Text(message, style="bold red"))
+    raise click.exceptions.Exit(1)

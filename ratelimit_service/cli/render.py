@@ -1,0 +1,131 @@
+"""`tidegate render`: the Envoy configuration that makes Envoy ask for policies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import IO, Final
+
+import click
+import yaml
+
+from ratelimit_service.cli.manifests import Manifests, give_up, read_manifests, stop_if_refused
+from ratelimit_service.policy.documents import SourceFile, parse, plain
+from ratelimit_service.policy.manifest_compile import domain_of
+from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
+from ratelimit_service.policy.render.actions import Config
+from ratelimit_service.policy.render.bootstrap import NoPlace, put_into
+from ratelimit_service.policy.render.envoy import Rendered, render_domain, render_gateway
+from ratelimit_service.policy.render.parts import InvalidAddress, ServiceAddress
+from ratelimit_service.policy.targets.coverage import Coverage
+from ratelimit_service.policy.targets.topology import Gateway
+
+LOOPBACK: Final = "127.0.0.1:8081"
+IN_CLUSTER: Final = "tidegate.tidegate-system.svc.cluster.local:8081"
+
+
+def address_of(ctx: click.Context, param: click.Parameter, value: str) -> ServiceAddress:  # noqa: ARG001 — click's
+    """The value of an option as the service's address; a wrong one ends the command with 2."""
+    try:
+        return ServiceAddress.parse(value)
+    except InvalidAddress as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.group
+def render() -> None:
+    """Print the configuration that makes Envoy ask for policies.
+
+    PATHs hold RateLimitPolicies, and where policies have targets, the Gateways and routes that they name.
+    """
+
+
+@render.command
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.option(
+    "--service", callback=address_of, default=LOOPBACK, show_default=True, help="Where Envoy finds the service."
+)
+@click.option("--domain", "domain", help="Which domain, where the files name several.")
+@click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Which Gateway, for policies with targets.")
+@click.option("--into", type=click.File("rb"), metavar="FILE", help="A static configuration: print it with the parts.")
+@click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+def envoy(
+    paths: tuple[str, ...],
+    service: ServiceAddress,
+    domain: str | None,
+    gateway: str | None,
+    into: IO[bytes] | None,
+    style: str,
+) -> None:
+    """Parts for a hand-written Envoy configuration: cluster, filter, `rate_limits`.
+
+    `clusters` joins static_resources.clusters; `http_filters` goes before the router; `rate_limits` goes on every
+    virtual host, and on every route that has a list of its own. With --into, that is done.
+    """
+    if into is not None and gateway is not None:
+        raise click.UsageError("--into is for policies with a domain")
+    manifests = read_manifests(paths)
+    made = _of_gateway(manifests, gateway, service) if gateway else render_one_domain(manifests, domain, service)[1]
+    stop_if_refused(made.problems)
+    write([made.config if into is None else _whole(into, made.config)], style)
+
+
+def _whole(file: IO[bytes], parts: Config) -> Config:
+    documents, faults = parse(SourceFile(file.name, file.read()))
+    stop_if_refused(faults)
+    try:
+        return put_into(plain(documents[0].root) if documents else None, parts)
+    except NoPlace as error:
+        give_up(f"{file.name}: {error}")
+
+
+def render_one_domain(manifests: Manifests, wanted: str | None, service: ServiceAddress) -> tuple[str, Rendered]:
+    """A domain and its parts: the wanted one, else the only one; exits with 1 where the choice is not clear."""
+    domains: dict[str, list[RateLimitPolicy]] = {}
+    for policy in manifests.policies:
+        domains.setdefault(domain_of(policy), []).append(policy)
+    targeted = domains.pop(RESERVED_DOMAIN, [])
+    if wanted is None and len(domains) != 1:
+        if targeted and not domains:
+            give_up("these policies have targets: name the Gateway with --gateway NAMESPACE/NAME")
+        give_up(f"choose one with --domain; the files name {listing(domains)}")
+    name = wanted or next(iter(domains))
+    if name not in domains:
+        give_up(f"no policy names domain {name}; the files name {listing(domains)}")
+    return name, render_domain(name, domains[name], service)
+
+
+def _of_gateway(manifests: Manifests, wanted: str, service: ServiceAddress) -> Rendered:
+    coverage = Coverage(manifests.policies, manifests.topology)
+    made = render_gateway(find_gateway(coverage, wanted), coverage, service)
+    return Rendered(made.config, (*coverage.problems(), *made.problems))
+
+
+def find_gateway(coverage: Coverage, wanted: str) -> Gateway:
+    """The Gateway `NAMESPACE/NAME` among the files; exits with 1 and names what there is."""
+    known = {f"{gateway.namespace}/{gateway.name}": gateway for gateway in coverage.topology.gateways}
+    if wanted not in known:
+        give_up(f"there is no Gateway {wanted} among the files; there is {listing(known)}")
+    return known[wanted]
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names for people, `none` where there are none."""
+    return ", ".join(sorted(names)) or "none"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what is used twice twice: an anchor would be one more thing to read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Always."""
+        return True
+
+
+def write(documents: Sequence[object], style: str) -> None:
+    """Print documents; JSON with several of them is a `List`."""
+    if style == "json":
+        whole = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
+        click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    click.echo(yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120), nl=False)

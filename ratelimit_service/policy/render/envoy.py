@@ -1,0 +1,92 @@
+"""Plain Envoy: the parts that a hand-written configuration takes in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ratelimit_service.policy.merge import by_age
+from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
+from ratelimit_service.policy.problems import Problem, Severity
+from ratelimit_service.policy.render.actions import Config, blurred, entries_of, union, unsourced
+from ratelimit_service.policy.render.parts import ServiceAddress, cluster, denies, http_filter
+from ratelimit_service.policy.targets.coverage import Coverage
+from ratelimit_service.policy.targets.precedence import live_rules
+from ratelimit_service.policy.targets.topology import Gateway, Point
+
+FILTER: Final = "envoy.filters.http.ratelimit"
+"""Envoy's own name of the filter."""
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """What was made, and what its authors should know; with an ERROR among the problems it is not to be used."""
+
+    config: Config
+    problems: tuple[Problem, ...] = ()
+
+
+def render_domain(domain: str, policies: Sequence[RateLimitPolicy], service: ServiceAddress) -> Rendered:
+    """The parts for one domain; `policies` are all that name it, at least one.
+
+    The same `rate_limits` go wherever requests are to be limited: on a virtual host, and on each of its routes that
+    has a list of its own, since that replaces the virtual host's.
+    """
+    oldest_first = by_age(policies)
+    problems = [problem for policy in oldest_first for problem in unsourced(policy)]
+    limits: list[Config] = []
+    if not problems:
+        for policy in oldest_first:
+            # Two policies of a domain may read the same values: one descriptor serves both.
+            limits += [entry for entry in entries_of(policy, live_rules(policy)) if entry not in limits]
+    problems += [
+        _ignored(policy, f"the oldest policy of the domain decides, {oldest_first[0].metadata.name}")
+        for policy in oldest_first[1:]
+        if denies(policy) and not denies(oldest_first[0])
+    ]
+    config = _parts(domain, service, deny=denies(oldest_first[0]))
+    config["rate_limits"] = limits
+    return Rendered(config, tuple(problems))
+
+
+def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress) -> Rendered:
+    """The parts for one Gateway: `rate_limits` of each place where requests pass, the whole list on each."""
+    places: list[Config] = []
+    problems: list[Problem] = []
+    for point in coverage.points(gateway):
+        standing = coverage.at(point)
+        for each in blurred(standing):
+            if each.problem() not in problems:
+                problems.append(each.problem())
+        if standing:
+            places.append({**_place(point), "rate_limits": union(standing)})
+    problems += [_ignored(policy, "the Gateway's own policy decides") for policy in coverage.ignored_denials(gateway)]
+    config = _parts(RESERVED_DOMAIN, service, deny=denies(coverage.deciding(gateway)))
+    config["places"] = places
+    return Rendered(config, tuple(problems))
+
+
+def _parts(domain: str, service: ServiceAddress, *, deny: bool) -> Config:
+    return {"clusters": [cluster(service)], "http_filters": [http_filter(FILTER, domain, deny=deny)]}
+
+
+def _place(point: Point) -> Config:
+    """What the list belongs on, in the words of the manifests."""
+    place: Config = {"listener": f"{point.gateway.namespace}/{point.gateway.name}/{point.listener.name}"}
+    if point.route is not None:
+        place["route"] = str(point.route)
+        place["rule"] = point.route.rules[point.rule] or point.rule
+    place["hostnames"] = list(point.hostnames)
+    return place
+
+
+def _ignored(policy: RateLimitPolicy, why: str) -> Problem:
+    path = "spec.failure.onServiceError"
+    return Problem(
+        policy.origin.file or f"RateLimitPolicy {policy.metadata.namespace}/{policy.metadata.name}",
+        path,
+        f"is ignored here: Envoy has one answer per filter, and {why}",
+        policy.origin.line_of(path),
+        Severity.WARNING,
+    )
