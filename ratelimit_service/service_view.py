@@ -12,6 +12,7 @@ import structlog
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.explain import Explanation
+from ratelimit_service.limiter.resetting import ResetAnswer
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.health import StoresHealth
@@ -115,9 +116,20 @@ class ServiceView:
         self._limiter.evaluate(request, self._clock(), _settle(explained))
         return msgspec.json.encode(await explained)
 
-    async def usage(self, domain: str, page: int) -> Sequence[Usage]:
+    async def reset(self, request: Request) -> ResetAnswer:
+        """`Limiter.reset`."""
+        answered: asyncio.Future[ResetAnswer] = asyncio.get_running_loop().create_future()
+        self._limiter.reset(request, _settle(answered))
+        answer = await answered
+        for counter in answer.counters:
+            if counter.key:
+                # Whoever finds a budget begun anew must be able to find out when, and that it was by hand.
+                self._log.warning("counter reset", domain=answer.domain, rule=counter.rule, counted=counter.counted)
+        return answer
+
+    async def usage(self, domain: str, page: int) -> Sequence[Usage] | None:
         """`Store.usage` of a domain."""
-        listed: asyncio.Future[Sequence[Usage]] = asyncio.get_running_loop().create_future()
+        listed: asyncio.Future[Sequence[Usage] | None] = asyncio.get_running_loop().create_future()
         self._store_of(domain).usage(domain, page, _settle(listed))
         return await listed
 

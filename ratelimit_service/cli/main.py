@@ -17,6 +17,8 @@ _COMMANDS: Final = {
     "validate": "ratelimit_service.cli.validate",
     "explain": "ratelimit_service.cli.explain",
     "render": "ratelimit_service.cli.render",
+    "counters": "ratelimit_service.cli.counters",
+    "reset": "ratelimit_service.cli.reset",
 }
 """Subcommand → module that defines a click command of the same name."""
 

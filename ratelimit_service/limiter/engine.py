@@ -21,6 +21,7 @@ from ratelimit_service.limiter.metadata import dynamic_metadata
 from ratelimit_service.limiter.plan import Plan
 from ratelimit_service.limiter.planning import Planner
 from ratelimit_service.limiter.refusals import NO_CONFIGURATION, STORE_ERROR, as_upstream, override_refusal, refusal
+from ratelimit_service.limiter.resetting import ResetAnswer, reset
 from ratelimit_service.limiter.settings import LimiterSettings
 from ratelimit_service.limiter.several import SeveralPlan, answer_several, plan_several
 from ratelimit_service.limiter.simple import Recipes, SimplePlan, answer_simple
@@ -122,6 +123,13 @@ class Limiter:
         domain = self._snapshot.domains.get(request.domain)
         store = self._stores[OWN_STORE] if domain is None else self._store_of(domain)
         explain(self._snapshot.version, domain, store, request, now, self._settings, done)
+
+    def reset(self, request: Request, done: Callable[[ResetAnswer], None]) -> None:
+        """Begin the counters of a request anew (`resetting.reset`). Only with a snapshot in force."""
+        assert self._snapshot is not None
+        domain = self._snapshot.domains.get(request.domain)
+        store = self._stores[OWN_STORE] if domain is None else self._store_of(domain)
+        reset(domain, store, request, self._settings, done)
 
     def _store_of(self, domain: Domain) -> Store:
         return self._stores.get(domain.profile, self._stores[OWN_STORE])

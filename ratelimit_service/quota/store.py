@@ -157,11 +157,11 @@ class Store(Protocol):
     def refund(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
         """Give `hits` of each charge back, never below 0, newest first (DECISIONS 4)."""
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
-        """Forget one counter; `done(True)` if it was there."""
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
+        """Forget one counter; `done(True)` if it was there, `done(None)` if the store did not answer."""
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
-        """List live counters of a domain, 100 a page, from page 0."""
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
+        """List live counters of a domain, 100 a page, from page 0; `done(None)` if the store did not answer."""
 
     def bound(self, rule: str) -> int:
         """Greatest number of hits that may be admitted beyond the limits of a rule, in a window."""

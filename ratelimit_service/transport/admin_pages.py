@@ -7,39 +7,18 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.policy.identity import shown_values
-from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.health import CountingStatus
-from ratelimit_service.quota.store import NEVER_US, Usage
 from ratelimit_service.telemetry.exposition import CONTENT_TYPE as METRICS_TYPE
+from ratelimit_service.transport.admin_counters import counters, reset
+from ratelimit_service.transport.admin_fields import NO_CONFIGURATION, bad_request, request_of_fields
 from ratelimit_service.transport.admin_routes import JSON, TEXT, Page, Query, Route, refusal
 from ratelimit_service.transport.admin_service import AdminView
 from ratelimit_service.transport.rlconfig import render_rlconfig
 from ratelimit_service.wire.grpc.status import GrpcCode, GrpcError
-from ratelimit_service.wire.rls.messages import Descriptor, Request
 from ratelimit_service.wire.rls.protojson import MalformedJson, decode_request_json, encode_verdict_json
 
 MAX_PROBLEMS = 50
 """Problems that `/readyz` lists; it counts the rest."""
-
-_NO_CONFIGURATION: Final = refusal(503, "no configuration is in force")
-_MAX_PAGE: Final = 1_000_000
-_UINT32_MAX: Final = 2**32 - 1
-
-
-class _CounterRow(msgspec.Struct, frozen=True):
-    """One line of `/counters`; `key` is the counted values (`shown_values`).
-
-    In compat mode keys are all there is: whose limit a count belongs to is None.
-    """
-
-    rule: str | None
-    algorithm: str | None
-    requests: int | None
-    key: list[str]
-    used: int
-    remaining: int | None
-    wait_us: int | None
 
 
 class _ConfigSummary(msgspec.Struct, frozen=True):
@@ -94,7 +73,7 @@ async def decide_json(view: AdminView, query: Query) -> Page:
     try:
         request = decode_request_json(query.body)
     except MalformedJson as error:
-        return _bad_request(error)
+        return bad_request(error)
     answer = await view.decide(request)
     if isinstance(answer, GrpcError):
         return refusal(500 if answer.code is GrpcCode.INTERNAL else 400, f"{answer.code.name}: {answer.message}")
@@ -104,35 +83,18 @@ async def decide_json(view: AdminView, query: Query) -> Page:
 async def rlconfig(view: AdminView, _query: Query) -> Page:
     """Every limit in force, a line each."""
     snapshot = view.snapshot()
-    return _NO_CONFIGURATION if snapshot is None else Page(200, render_rlconfig(snapshot), TEXT)
+    return NO_CONFIGURATION if snapshot is None else Page(200, render_rlconfig(snapshot), TEXT)
 
 
 async def explain(view: AdminView, query: Query) -> Page:
     """Why a request would be decided as it would; GET takes one descriptor, POST what `/json` takes."""
     if view.snapshot() is None:
-        return _NO_CONFIGURATION
+        return NO_CONFIGURATION
     try:
-        request = decode_request_json(query.body) if query.method == "POST" else _request_of_fields(query)
+        request = decode_request_json(query.body) if query.method == "POST" else request_of_fields(query)
     except MalformedJson as error:
-        return _bad_request(error)
+        return bad_request(error)
     return Page(200, await view.explain(request), JSON)
-
-
-async def counters(view: AdminView, query: Query) -> Page:
-    """Live counters of a domain, 100 a page."""
-    snapshot = view.snapshot()
-    if snapshot is None:
-        return _NO_CONFIGURATION
-    try:
-        name = _one(query, "domain", None)
-        page = _whole(query, "page", _MAX_PAGE)
-    except MalformedJson as error:
-        return _bad_request(error)
-    domain = snapshot.domains.get(name)
-    if domain is None:
-        return refusal(404, f"no domain {name.decode('utf-8', 'backslashreplace')!r} is in force")
-    rows = _rows(snapshot, domain.profile, await view.usage(domain.name, page))
-    return Page(200, msgspec.json.encode(rows) + b"\n", JSON)
 
 
 async def debug_config(view: AdminView, _query: Query) -> Page:
@@ -156,61 +118,6 @@ async def index(_view: AdminView, _query: Query) -> Page:
     return Page(200, "".join(f"{route.path:<14} {route.meaning}\n" for route in ROUTES).encode())
 
 
-def _bad_request(error: MalformedJson) -> Page:
-    # A lone surrogate in a field's name would not encode.
-    return refusal(400, str(error).encode("utf-8", "backslashreplace").decode())
-
-
-def _one(query: Query, name: str, default: bytes | None) -> bytes:
-    """The only value of a field; `default` None: it must be there."""
-    values = [value for field, value in query.fields if field == name]
-    if len(values) > 1:
-        raise MalformedJson(f"{name}: given twice")
-    if values and values[0]:
-        return values[0]
-    if default is None:
-        raise MalformedJson(f"{name}: missing")
-    return default
-
-
-def _whole(query: Query, name: str, high: int) -> int:
-    text = _one(query, name, b"0")
-    if not text.isdigit() or len(text) > 10 or int(text) > high:
-        raise MalformedJson(f"{name}: not a whole number from 0 to {high}")
-    return int(text)
-
-
-def _request_of_fields(query: Query) -> Request:
-    """`?domain=D&entry=k=v&entry=…&hits=N`; percent escapes carry any bytes."""
-    pairs = [value.partition(b"=") for field, value in query.fields if field == "entry"]
-    if not pairs:
-        raise MalformedJson("entry: missing, write entry=KEY=VALUE")
-    entries = tuple((key, value) for key, _, value in pairs)
-    hits = _whole(query, "hits", _UINT32_MAX)
-    return Request(domain=_one(query, "domain", None), descriptors=(Descriptor(entries=entries),), hits_addend=hits)
-
-
-def _rows(snapshot: Snapshot, profile: str, usages: Sequence[Usage]) -> list[_CounterRow]:
-    limits = snapshot.limits.get(profile, {})
-    rows = []
-    for usage in usages:
-        settings = limits.get(usage.identity)
-        if settings is None and usage.identity:  # its rule has just gone
-            continue
-        rows.append(
-            _CounterRow(
-                rule=None if settings is None else settings.rule,
-                algorithm=None if settings is None else settings.limit.algorithm.value,
-                requests=None if settings is None else settings.limit.requests,
-                key=shown_values(usage.key),
-                used=usage.used,
-                remaining=None if settings is None else usage.remaining,
-                wait_us=None if usage.wait_us == NEVER_US else usage.wait_us,
-            )
-        )
-    return rows
-
-
 ROUTES: Final = (
     Route("/", ("GET",), index, "this list"),
     Route("/livez", ("GET",), livez, "the process answers"),
@@ -222,6 +129,7 @@ ROUTES: Final = (
     Route("/rlconfig", ("GET",), rlconfig, "the limits in force", "/rlconfig"),
     Route("/explain", ("GET", "POST"), explain, "why a request is decided as it is", "/explain"),
     Route("/counters", ("GET",), counters, "live counters of a domain", "/counters"),
+    Route("/reset", ("POST",), reset, "begin the counters of a request anew", "/reset"),
     Route("/debug/config", ("GET",), debug_config, "the version in force", "/debug"),
 )
 """Every page; guards are those of `settings.LOOPBACK_ONLY`."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from ratelimit_service.limiter.resetting import ResetAnswer
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.health import StoresHealth
 from ratelimit_service.quota.store import Usage
@@ -53,5 +54,8 @@ class AdminView(Protocol):
     async def explain(self, request: Request) -> bytes:
         """`Limiter.evaluate` as JSON; counts nothing. Before the first configuration it is not called."""
 
-    async def usage(self, domain: str, page: int) -> Sequence[Usage]:
-        """`Store.usage` of a domain that is in force."""
+    async def usage(self, domain: str, page: int) -> Sequence[Usage] | None:
+        """`Store.usage` of a domain that is in force; None: its store did not answer."""
+
+    async def reset(self, request: Request) -> ResetAnswer:
+        """Begin the counters of a request anew. Before the first configuration it is not called."""

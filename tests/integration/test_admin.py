@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 
+import msgspec
 import pytest
 import uvloop
 
+from ratelimit_service.limiter.resetting import ResetAnswer, ResetCounter
 from ratelimit_service.quota.health import MemoryLevel, SharedLevel, all_health, store_health
+from ratelimit_service.quota.store import Usage
 from ratelimit_service.transport.admin import AdminLimits
 from ratelimit_service.transport.admin_service import Readiness
 from ratelimit_service.wire.grpc.status import GrpcCode, GrpcError
@@ -46,6 +49,8 @@ def _loop(request):
         ("/counters", (400, b"domain: missing\n")),
         ("/counters?domain=shop&page=x", (400, b"page: not a whole number from 0 to 1000000\n")),
         ("/counters?domain=shop&page=1000001", (400, b"page: not a whole number from 0 to 1000000\n")),
+        ("/counters?domain=shop&top=1001", (400, b"top: not a whole number from 0 to 1000\n")),
+        ("/counters?domain=shop&by=rule", (400, b"by: neither key nor limit\n")),
         ("/nowhere", (404, b"no such page; / lists them\n")),
         ("/livez/", (404, b"no such page; / lists them\n")),
         ("*", (404, b"no such page; / lists them\n")),
@@ -126,6 +131,77 @@ def test_rlconfig_shows_each_limit_on_a_line():
     )
 
     assert ask("/rlconfig").body.decode() == expected
+
+
+def test_counters_by_limit_are_sums_with_the_keys_that_use_the_most():
+    """Over all pages; counts without a limit in force are those of compat mode, and stand apart."""
+    told = json.loads(ask("/counters?domain=shop&by=limit&top=2").body)
+
+    assert (told["domain"], told["whole"]) == ("shop", True)
+    (user, other) = told["limits"]
+    assert {name: user[name] for name in ("rule", "requests", "window_us", "keys", "used", "exhausted")} == {
+        "rule": "user", "requests": 5, "window_us": 60_000_000, "keys": 4, "used": 15, "exhausted": 2,
+    }  # fmt: skip
+    assert [(row["key"], row["used"]) for row in user["top"]] == [(["eve"], 5), (["eve"], 5)]
+    assert (other["rule"], other["keys"], other["used"], other["exhausted"]) == (None, 2, 2, 0)
+
+
+class Endless(ShownService):
+    """Has more counters than anybody wants to see."""
+
+    async def usage(self, domain, page):
+        return [Usage(b"id-user", b"\x01x", used=1, remaining=4, wait_us=0)] * 30_000
+
+
+def test_counters_of_a_domain_that_is_too_large_are_told_as_a_part():
+    """A summary ends; it says that it is none of the whole."""
+    told = json.loads(ask("/counters?domain=shop&by=limit&top=0", view=Endless()).body)
+
+    assert (told["whole"], told["limits"][0]["keys"], told["limits"][0]["top"]) == (False, 120_000, [])
+
+
+@pytest.mark.parametrize("target", ["/counters?domain=shop", "/counters?domain=shop&by=limit"])
+def test_counters_of_a_lost_store_are_503(target):
+    """No counters at all would look like no use."""
+    view = ShownService()
+    view.is_lost = True
+
+    assert ask(target, view=view).status == 503
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (ResetAnswer("shop", counters=(ResetCounter(("user=bob",), "user", ("bob",), False, ""),)), 200),
+        (ResetAnswer("shop", counters=(ResetCounter(("user=bob",), "user", ("bob",), None, ""),)), 503),
+        (ResetAnswer("shop", counters=(ResetCounter(("a=b",), "", (), False, "no rule: passes"),)), 404),
+        (ResetAnswer("nowhere", "no policy names domain 'nowhere'"), 400),
+    ],
+)
+def test_a_reset_tells_what_became_of_it(answer, status):
+    """Not known is no success, and neither is a descriptor that nothing is counted for."""
+    view = ShownService()
+    view.begun_anew = answer
+    told = ask("/reset?domain=shop&entry=user=bob", method="POST", view=view)
+
+    assert told.status == status
+    assert msgspec.json.decode(told.body, type=ResetAnswer) == answer
+    assert view.asked[0].descriptors[0].entries == ((b"user", b"bob"),)
+
+
+def test_a_reset_takes_what_json_takes():
+    """A body names several descriptors; one that cannot be read resets nothing."""
+    view = ShownService()
+    body = b'{"domain":"shop","descriptors":[{"entries":[{"key":"a","value":"b"}]},{"entries":[{"key":"c"}]}]}'
+
+    assert ask("/reset", method="POST", body=body, view=view).status == 200
+    assert len(view.asked[0].descriptors) == 2
+    assert ask("/reset?domain=shop", method="POST", view=view).brief == (
+        400, b"entry: missing, write entry=KEY=VALUE\n",
+    )  # fmt: skip
+    assert ask("/reset?domain=shop&entry=a=b").status == 405
+    view.in_force = None
+    assert ask("/reset?domain=shop&entry=a=b", method="POST", view=view).status == 503
 
 
 def test_counters_show_keys_as_text_and_leave_out_rules_that_are_gone():

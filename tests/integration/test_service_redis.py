@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from ratelimit_service.addresses import parse_address
 from ratelimit_service.app import Service
 from ratelimit_service.quota.health import CountingStatus
 from ratelimit_service.settings import decode_settings
+from ratelimit_service.transport.admin_client import ask_admin, body_of
 from ratelimit_service.transport.client import CallFailed, RateLimitClient
 from ratelimit_service.wire.grpc.status import GrpcCode
 from ratelimit_service.wire.rls.messages import Descriptor, Request
@@ -105,6 +108,42 @@ async def connected(*services: Service) -> None:
     await until(lambda: all(up(metrics_of(service)) for service in services))
 
 
+async def page_of(service: Service, method: str, target: str, *fields: tuple[str, bytes]) -> bytes:
+    """The body of an admin page that answers 200."""
+    address = parse_address(service.admin_addresses[0])
+    answer = await asyncio.to_thread(ask_admin, address, method, target, [("domain", b"shop.checkout"), *fields], 25.0)
+    return body_of(answer, 200)
+
+
+async def admits_again(client: RateLimitClient, key: str) -> None:
+    """Ask until it does: what one replica denies is asked again after a second (DECISIONS 16); at most 20 s."""
+    async with asyncio.timeout(20):
+        while (await client.ask(ask(key), timeout_s=25)).over:  # noqa: ASYNC110 — another process forgets, in time
+            await asyncio.sleep(0.05)
+
+
+@on_loop
+async def test_a_reset_reaches_every_service(tmp_path: Path, redis: RedisServer) -> None:
+    """Exact and leased: what one of them denies, both admit again; never more than the limit and what was leased."""
+    path = tmp_path / "checkout.yaml"
+    path.write_text(POLICY.format(profile=""))
+    store = f"redis://{redis.endpoint}/7?command_timeout=5s&connect_timeout=5s"
+    async with started(path, store=store) as (first, one), started(path, store=store) as (second, two):
+        await connected(first, second)
+        for key, calls in (("few", 5), ("many", 60)):
+            await admitted([one, two], key, calls)
+            over = [await client.ask(ask(key), timeout_s=25) for client in (one, two)]
+            assert all(verdict.over for verdict in over)
+            await page_of(first, "POST", "/reset", ("entry", key.encode() + b"=ann"))
+            for client in (one, two):
+                await admits_again(client, key)
+        many = await admitted([one, two], "many", 60)
+        told = json.loads(await page_of(second, "GET", "/counters", ("by", b"limit")))
+
+    assert many <= 40 - 2
+    assert {limit["rule"] for limit in told["limits"]} == {"few", "many"}
+
+
 @on_loop
 async def test_two_services_share_a_budget_by_flag(tmp_path: Path, redis: RedisServer) -> None:
     """Exact and leased limits: never more than the limit over both, and the whole of it is to be had."""
@@ -115,7 +154,7 @@ async def test_two_services_share_a_budget_by_flag(tmp_path: Path, redis: RedisS
         await connected(first, second)
         few = await admitted([one, two], "few", 8)
         many = await admitted([one, two], "many", 60)
-        usage = await first.view.usage("shop.checkout", 0)
+        usage = await first.view.usage("shop.checkout", 0) or ()
 
     assert few == 5
     assert 30 <= many <= 40

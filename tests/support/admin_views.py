@@ -11,6 +11,7 @@ import msgspec
 
 from ratelimit_service.addresses import Address
 from ratelimit_service.algorithms.limit import Algorithm, Limit, LimitSettings
+from ratelimit_service.limiter.resetting import ResetAnswer, ResetCounter
 from ratelimit_service.policy.identity import counter_key
 from ratelimit_service.policy.snapshot import Action, Domain, Node, Rollout, Rule, RuleLimit, Snapshot
 from ratelimit_service.quota.health import MemoryLevel, StoresHealth, all_health, store_health
@@ -61,6 +62,8 @@ class ShownService:
             statuses=(Status(over=False, limit=CurrentLimit(5, Unit.MINUTE, "user"), remaining=4, reset_s=58),),
         )
         self.asked: list[Request] = []
+        self.is_lost = False
+        self.begun_anew = ResetAnswer("shop", counters=(ResetCounter(("user=bob",), "user", ("bob",), True, ""),))
         self.metrics: Callable[[], Iterator[bytes]] = lambda: iter((b"a 1\n", b"", b"b 2\n"))
 
     def readiness(self) -> Readiness:
@@ -83,7 +86,13 @@ class ShownService:
         self.asked.append(request)
         return b'{"why":"so"}'
 
-    async def usage(self, domain: str, page: int) -> Sequence[Usage]:
+    async def reset(self, request: Request) -> ResetAnswer:
+        self.asked.append(request)
+        return self.begun_anew
+
+    async def usage(self, domain: str, page: int) -> Sequence[Usage] | None:
+        if self.is_lost or page > 1:
+            return None if self.is_lost else ()
         return [
             Usage(identity=b"id-user", key=counter_key([b"bo\xffb", b"x"]), used=2 + page, remaining=3, wait_us=7),
             Usage(identity=b"id-user", key=counter_key([b"eve"]), used=5, remaining=0, wait_us=NEVER_US),

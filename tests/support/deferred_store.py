@@ -31,10 +31,10 @@ class DeferredStore:
     def refund(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
         self._soon(lambda: self.inner.refund(charges, now, done))
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
         self._soon(lambda: self.inner.reset(identity, key, done))
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
         self._soon(lambda: self.inner.usage(domain, page, done))
 
     def bound(self, rule: str) -> int:

@@ -6,6 +6,7 @@ import msgspec
 
 from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.explain import Explanation
+from ratelimit_service.limiter.resetting import ResetAnswer
 from ratelimit_service.limiter.settings import LimiterSettings
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.memory.store import MemoryStore
@@ -91,6 +92,14 @@ class LimiterHarness:
         (only,) = told
         return only
 
+    def reset(self, asked: Request) -> ResetAnswer:
+        """`Limiter.reset`."""
+        told: list[ResetAnswer] = []
+        self.limiter.reset(asked, told.append)
+        self._loop.run()
+        (only,) = told
+        return only
+
     def counters(self, rule: str, domain: str = "shop") -> dict[str, int]:
         """What a rule's counters hold, zeros left out."""
         found = self.table._by_name.get((domain, rule), RuleCounters("", ""))
@@ -100,7 +109,7 @@ class LimiterHarness:
     def usage(self, domain: str = "shop") -> list[Usage]:
         """Live counters of a domain, the first page."""
         found: list[Usage] = []
-        self.store.usage(domain, 0, found.extend)
+        self.store.usage(domain, 0, lambda usages: found.extend(usages or ()))
         self._loop.run()
         return found
 

@@ -128,7 +128,7 @@ class SharedStore(Replica):
         super().on_new_master(affects)
         self._be_sure()
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
         limits: dict[bytes, dict[bytes, LimitSettings]] = {}
         for identity, settings in self._limits.items():
             if settings.domain == domain:

@@ -108,9 +108,9 @@ class StoreHarness:
         """Give hits back."""
         return self._answer(lambda done: self.store.refund(charges, self.clock.read(), done))
 
-    def reset(self, asked: Charge) -> bool:
+    def reset(self, asked: Charge) -> bool | None:
         """Forget a charge's counter."""
-        answers: list[bool] = []
+        answers: list[bool | None] = []
         self.store.reset(asked.identity, asked.key, answers.append)
         self._scheduler.run()
         (answer,) = answers
@@ -118,10 +118,11 @@ class StoreHarness:
 
     def usage(self, domain: str, page: int) -> list[Usage]:
         """One page of a domain's counters."""
-        answers: list[Sequence[Usage]] = []
+        answers: list[Sequence[Usage] | None] = []
         self.store.usage(domain, page, answers.append)
         self._scheduler.run()
         (answer,) = answers
+        assert answer is not None
         return list(answer)
 
     def advance(self, duration_us: int) -> None:

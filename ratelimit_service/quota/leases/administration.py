@@ -67,9 +67,9 @@ class Administration:
         self._all(orders, now, tell)
 
     def reset(
-        self, identity: bytes, key: bytes, limits: Mapping[bytes, LimitSettings], done: Callable[[bool], None]
+        self, identity: bytes, key: bytes, limits: Mapping[bytes, LimitSettings], done: Callable[[bool | None], None]
     ) -> None:
-        """Begin all limits of the rule anew for a key; `done(True)` if something was counted."""
+        """Begin all limits of the rule anew for a key; `done(True)` if something was counted, None: not known."""
         now = self._clock.read()
         where = self._book.where(identity, key)
         cells = self._book.of_group(where)
@@ -84,8 +84,11 @@ class Administration:
 
         def tell(answers: Sequence[Answered]) -> None:
             *looks, reset = answers
+            if reset.grants is None:
+                done(None)
+                return
             counted = not looks or any(said.grants and said.grants[0].before for said in looks)
-            done(bool(reset.grants and reset.grants[0].granted) and counted)
+            done(bool(reset.grants[0].granted) and counted)
 
         self._all([*orders, Reset(where)], now, tell)
 

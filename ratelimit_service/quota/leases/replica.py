@@ -354,8 +354,8 @@ class Replica:
         """See `Store.refund`."""
         self._administration.refund(charges, now, done)
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
-        """Forget all limits of a rule for a key; what other replicas hold of it they may still spend."""
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
+        """See `Administration.reset`; what other replicas hold of the key they may still spend."""
         self._administration.reset(identity, key, self._limits, done)
 
     def bound(self, rule: str) -> int:

@@ -143,11 +143,11 @@ class RedisStore:
         """See `Store.refund`; answers later."""
         self.replica.refund(charges, now, done)
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
         """See `Store.reset`: all limits of the rule are; what other replicas hold in hand they may still spend."""
         self.replica.reset(identity, key, done)
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
         """See `Store.usage`; page 0 lists anew, the pages after it are of the same listing for 10 s."""
         self._run_errand(self._usage(domain, page, done))
 
@@ -233,7 +233,7 @@ class RedisStore:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    async def _usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+    async def _usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
         now_us = self._clock.read().boot_us
         listed_us, found = self._listing.get(domain, (_NEVER, []))
         if page == 0 or now_us - listed_us >= _LISTING_LASTS_US:
@@ -244,7 +244,7 @@ class RedisStore:
             try:
                 found = await list_usage(self._topology, self._prefix, groups)
             except StoreLost:
-                done(())
+                done(None)
                 return
             known = {
                 name: listing for name, listing in self._listing.items() if now_us - listing[0] < _LISTING_LASTS_US

@@ -143,7 +143,7 @@ class UpstreamRedisStore:
 
         self._spawn(run())
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
         """Forget a stem's counters in the current windows of all units."""
         now_us = self._clock.read().wall_us
 
@@ -152,7 +152,7 @@ class UpstreamRedisStore:
 
         self._spawn(run())
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
         """List a domain's counters as keys and counts, in Redis's order; what their limits are is not in the keys."""
 
         async def run() -> None:

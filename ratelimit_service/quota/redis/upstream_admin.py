@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ratelimit_service.quota.redis.calls import Command, Script, ScriptCall
-from ratelimit_service.quota.redis.faults import StoreLost
+from ratelimit_service.quota.redis.faults import LossReason, StoreLost
 from ratelimit_service.quota.redis.link import Reply
 from ratelimit_service.quota.redis.nodes import Node
 from ratelimit_service.quota.redis.scatter import scatter
@@ -48,27 +48,28 @@ async def take_back(servers: Servers, charges: Sequence[Counted]) -> None:
             each.outcome = UpstreamFailed(str(reply))
 
 
-async def forget(servers: Servers, prefix: bytes, stem: bytes, now_us: int) -> bool:
-    """Delete a stem's counters in the current windows of all units; whether there was one."""
+async def forget(servers: Servers, prefix: bytes, stem: bytes, now_us: int) -> bool | None:
+    """Delete a stem's counters in the current windows of all units; whether there was one, None: not known."""
     keys = {upstream_key(prefix, stem, unit_s * _SECOND_US, now_us) for unit_s in UNIT_SECONDS}
     calls = [(key, Command(("DEL", key))) for key in sorted(keys)]
-    deleted = 0
-    for topology in servers.all():
-        for reply in await scatter(topology, calls, servers.timeout_us):
-            deleted += reply if isinstance(reply, int) else 0
-    return deleted > 0
+    replies = [reply for topology in servers.all() for reply in await scatter(topology, calls, servers.timeout_us)]
+    deleted = [reply for reply in replies if isinstance(reply, int)]
+    return any(deleted) if len(deleted) == len(replies) else None
 
 
-async def list_counters(servers: Servers, head: bytes, page: int) -> list[Usage]:
+async def list_counters(servers: Servers, head: bytes, page: int) -> list[Usage] | None:
     """One page of the counters whose keys begin with `head`, by key, with what is left of their expiry as `wait_us`.
 
     All keys are looked through each time: Redis's own order changes while it resizes its table, and pages would
-    lose keys.
+    lose keys. None: a server did not answer.
     """
     found: dict[bytes, Node] = {}
-    for topology in servers.all():
-        for node in topology.nodes():
-            await _scan(node, head, servers.timeout_us, found)
+    try:
+        for topology in servers.all():
+            for node in topology.nodes():
+                await _scan(node, head, servers.timeout_us, found)
+    except StoreLost:
+        return None
     usages = []
     for key in sorted(found)[page * PAGE_COUNTERS : (page + 1) * PAGE_COUNTERS]:
         try:
@@ -82,17 +83,18 @@ async def list_counters(servers: Servers, head: bytes, page: int) -> list[Usage]
 
 
 async def _scan(node: Node, head: bytes, timeout_us: int, found: dict[bytes, Node]) -> None:
-    """Add a node's keys; those of a node that is lost are missing."""
+    """Add a node's keys.
+
+    Raises:
+        StoreLost: It did not answer.
+    """
     pattern = b"".join(b"\\" + bytes([byte]) if byte in b"*?[]^\\" else bytes([byte]) for byte in head) + b"*"
     cursor: Reply = b"0"
     while len(found) < _MOST_KEYS:
         assert isinstance(cursor, bytes)
-        try:
-            (reply,) = await node.ask([Command(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS))], timeout_us)
-        except StoreLost:
-            return
+        (reply,) = await node.ask([Command(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS))], timeout_us)
         if not isinstance(reply, list):
-            return
+            raise StoreLost(LossReason.DENIED, f"SCAN answered {reply!r}")
         cursor, keys = reply
         for key in keys if isinstance(keys, list) else ():
             if isinstance(key, bytes):

@@ -75,12 +75,12 @@ class Asked:
         self.store.refund(charges, self.clock.read(), answer.set_result)
         return await answer
 
-    async def reset(self, key: bytes = STEM) -> bool:
+    async def reset(self, key: bytes = STEM) -> bool | None:
         answer = asyncio.get_running_loop().create_future()
         self.store.reset(b"any", key, answer.set_result)
         return await answer
 
-    async def usage(self, domain: str, page: int = 0) -> Sequence[Usage]:
+    async def usage(self, domain: str, page: int = 0) -> Sequence[Usage] | None:
         answer = asyncio.get_running_loop().create_future()
         self.store.usage(domain, page, answer.set_result)
         return await answer
@@ -406,7 +406,7 @@ async def test_what_cannot_be_counted_is_degraded() -> None:
     assert [(each.degraded, each.source, each.over) for each in (gone, unseen, kept)] == [
         (True, Source.FALLBACK, False)
     ] * 3
-    assert (failed, was_there, counters) == (3, False, [])
+    assert (failed, was_there, counters) == (3, None, None)
     assert (back.degraded, back.before) == (False, 0)
 
 
