@@ -360,7 +360,7 @@ class RateLimitingCacheAdapter:
         """
         name = counted(key)
         identities = self._book.identities()
-        answers: Answers[bool] = Answers(len(identities))
+        answers: Answers[bool | None] = Answers(len(identities))
         for index, identity in enumerate(identities):
             self._store.reset(identity, name, functools.partial(answers.take_in, index))
         return any(await answers.all())

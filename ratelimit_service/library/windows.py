@@ -64,7 +64,7 @@ class _RateLimit:
 
     def reset(self, key: str) -> bool:
         """Forget a key; whether anything was counted."""
-        found: list[bool] = []
+        found: list[bool | None] = []
         for identity in self._checks.book.identities():
             self._quota.store.reset(identity, counted(key), found.append)
         return any(found)
