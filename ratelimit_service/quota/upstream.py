@@ -144,7 +144,7 @@ class UpstreamMemoryStore:
                 entry[0] = max(0, entry[0] - charge.hits)
         done([self._judge(charge, self._count(charge, now.wall_us), 0, now.wall_us) for charge in charges])
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
         """Forget a stem's counters in the current windows of all units."""
         now_us = self._clock.read().wall_us
         was_there = False
@@ -156,7 +156,7 @@ class UpstreamMemoryStore:
                 entry[:] = [0, 0]
         done(was_there)
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
         """List a domain's counters as keys and counts; what their limits are is not in the keys."""
         now_us = self._clock.read().wall_us
         head = self._prefix + domain.encode() + b"_"

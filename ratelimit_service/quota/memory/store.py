@@ -118,7 +118,7 @@ class MemoryStore:
 
     # Administration.
 
-    def reset(self, identity: bytes, key: bytes, done: Callable[[bool | None], None]) -> None:
+    def reset(self, identity: bytes, key: bytes, done: Callable[[bool], None]) -> None:
         """Forget a key's own counter; a hashed counter is not reset, because other keys' hits are in it."""
         self._places.settle_all()
         book = self._books.get(identity)
@@ -127,7 +127,7 @@ class MemoryStore:
             self._bounds.settle(book)
         done(forgotten)
 
-    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage] | None], None]) -> None:
+    def usage(self, domain: str, page: int, done: Callable[[Sequence[Usage]], None]) -> None:
         """List keys with a counter of their own, of limits in force; a page that is not full is the last."""
         now = self._clock.read()
         skip = page * PAGE_COUNTERS

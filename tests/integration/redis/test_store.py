@@ -112,9 +112,11 @@ async def peek(store: RedisStore, asked: Charge) -> Outcome:
 
 async def listed(store: RedisStore, page: int = 0) -> Sequence[Usage]:
     """One page of the domain's counters."""
-    answer: asyncio.Future[Sequence[Usage]] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[Sequence[Usage] | None] = asyncio.get_running_loop().create_future()
     store.usage("shop", page, answer.set_result)
-    return await answer
+    usages = await answer
+    assert usages is not None
+    return usages
 
 
 async def passed(store: RedisStore, asked: Charge, times: int) -> int:
@@ -193,7 +195,7 @@ def test_refund_reset_and_penalty_reach_the_store(server: RedisServer) -> None:
     async def scenario() -> list[int]:
         async with running_store(server, EXACT) as store, running_store(server, EXACT) as other:
             answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
-            was_there: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            was_there: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
             await ask(store, asked)
             seen = [(await peek(other, asked)).before]
             store.refund([msgspec.structs.replace(asked, hits=3)], CLOCK.read(), answer.set_result)
@@ -201,7 +203,7 @@ def test_refund_reset_and_penalty_reach_the_store(server: RedisServer) -> None:
             await ask(store, penalty)
             await until_counted(other, asked, 30)
             store.reset(asked.identity, asked.key, was_there.set_result)
-            return [*seen, int(await was_there), (await peek(other, asked)).before]
+            return [*seen, int(await was_there or False), (await peek(other, asked)).before]
 
     assert asyncio.run(scenario()) == [8, 5, 1, 0]
 
