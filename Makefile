@@ -11,7 +11,7 @@ POLICIES ?= examples/policies
 PYTEST ?=
 SECONDS ?= 60
 
-.PHONY: help setup run demo test coverage lint format check verify bench soak e2e fuzz generate lock docs clean
+.PHONY: help setup run demo test coverage translators lint format check verify bench soak e2e fuzz generate lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,10 @@ test: setup ## every test but e2e, in random order, with the coverage gates
 e2e: setup ## a real Envoy asking the real service, a real API server under the operator
 	@$(BIN)/python -m e2e.cluster.build
 	@$(BIN)/python -m pytest e2e $(PYTEST)
+
+translators: setup ## build Istio's and Envoy Gateway's own translators, for the tests of `make e2e` that need them (minutes)
+	@tools/debian-part "command -v go" golang-go
+	@$(BIN)/python -m e2e.translators.build
 
 lint: setup ## guards, ruff, mypy, import contracts, sizes, generated files
 	@tools/lint "$(VENV)"

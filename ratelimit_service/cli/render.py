@@ -16,6 +16,10 @@ from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
 from ratelimit_service.policy.render.actions import Config
 from ratelimit_service.policy.render.bootstrap import NoPlace, put_into
 from ratelimit_service.policy.render.envoy import Rendered, render_domain, render_gateway
+from ratelimit_service.policy.render.envoy_gateway import Names
+from ratelimit_service.policy.render.envoy_gateway import render_gateway as render_patch_policy
+from ratelimit_service.policy.render.istio import render_gateway as render_istio_gateway
+from ratelimit_service.policy.render.istio import render_workload
 from ratelimit_service.policy.render.parts import InvalidAddress, ServiceAddress
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.topology import Gateway
@@ -68,6 +72,47 @@ def envoy(
     made = _of_gateway(manifests, gateway, service) if gateway else render_one_domain(manifests, domain, service)[1]
     stop_if_refused(made.problems)
     write([made.config if into is None else _whole(into, made.config)], style)
+
+
+@render.command
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.option("--service", callback=address_of, default=IN_CLUSTER, show_default=True, help="Where Envoy finds it.")
+@click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Only this Gateway; its policies have targets.")
+@click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+def istio(paths: tuple[str, ...], service: ServiceAddress, gateway: str | None, style: str) -> None:
+    """EnvoyFilters for Istio: one per Gateway of the Gateway API, one per policy with a `workloadSelector`."""
+    manifests = read_manifests(paths)
+    coverage = Coverage(manifests.policies, manifests.topology)
+    gateways = coverage.gateways() if gateway is None else (find_gateway(coverage, gateway),)
+    made = [render_istio_gateway(each, coverage, service) for each in gateways]
+    if gateway is None:
+        selecting = [policy for policy in manifests.policies if policy.spec.workload_selector is not None]
+        # Files are not restricted by namespace.
+        made += [render_workload(policy, service, platform=True) for policy in selecting]
+    stop_if_refused([*coverage.problems(), *(problem for each in made for problem in each.problems)])
+    write([each.manifest for each in made], style)
+
+
+@render.command("envoy-gateway")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.option("--service", callback=address_of, default=IN_CLUSTER, show_default=True, help="Where Envoy finds it.")
+@click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Only this Gateway.")
+@click.option(
+    "--names",
+    type=click.Choice([each.value for each in Names]),
+    default=Names.LISTENER.value,
+    show_default=True,
+    help="Its scheme of names: `port` where its runtime flag XDSNameSchemeV2 is on.",
+)
+@click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+def envoy_gateway(paths: tuple[str, ...], service: ServiceAddress, gateway: str | None, names: str, style: str) -> None:
+    """EnvoyPatchPolicies for Envoy Gateway, one per Gateway; its EnvoyPatchPolicy extension must be enabled."""
+    manifests = read_manifests(paths)
+    coverage = Coverage(manifests.policies, manifests.topology)
+    gateways = coverage.gateways() if gateway is None else (find_gateway(coverage, gateway),)
+    made = [render_patch_policy(each, coverage, service, Names(names)) for each in gateways]
+    stop_if_refused([*coverage.problems(), *(problem for each in made for problem in each.problems)])
+    write([each.config for each in made], style)
 
 
 def _whole(file: IO[bytes], parts: Config) -> Config:

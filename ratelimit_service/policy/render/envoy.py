@@ -41,7 +41,7 @@ def render_domain(domain: str, policies: Sequence[RateLimitPolicy], service: Ser
             # Two policies of a domain may read the same values: one descriptor serves both.
             limits += [entry for entry in entries_of(policy, live_rules(policy)) if entry not in limits]
     problems += [
-        _ignored(policy, f"the oldest policy of the domain decides, {oldest_first[0].metadata.name}")
+        ignored(policy, f"the oldest policy of the domain decides, {oldest_first[0].metadata.name}")
         for policy in oldest_first[1:]
         if denies(policy) and not denies(oldest_first[0])
     ]
@@ -61,7 +61,7 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
                 problems.append(each.problem())
         if standing:
             places.append({**_place(point), "rate_limits": union(standing)})
-    problems += [_ignored(policy, "the Gateway's own policy decides") for policy in coverage.ignored_denials(gateway)]
+    problems += [ignored(policy, "the Gateway's own policy decides") for policy in coverage.ignored_denials(gateway)]
     config = _parts(RESERVED_DOMAIN, service, deny=denies(coverage.deciding(gateway)))
     config["places"] = places
     return Rendered(config, tuple(problems))
@@ -81,7 +81,8 @@ def _place(point: Point) -> Config:
     return place
 
 
-def _ignored(policy: RateLimitPolicy, why: str) -> Problem:
+def ignored(policy: RateLimitPolicy, why: str) -> Problem:
+    """A policy that asks to deny without the service, and is not heard."""
     path = "spec.failure.onServiceError"
     return Problem(
         policy.origin.file or f"RateLimitPolicy {policy.metadata.namespace}/{policy.metadata.name}",

@@ -58,11 +58,11 @@ class ServiceAddress(msgspec.Struct, frozen=True):
         return True
 
 
-def cluster(service: ServiceAddress) -> Config:
+def cluster(service: ServiceAddress, name: str = CLUSTER) -> Config:
     """The cluster: gRPC, so HTTP/2; a name is looked up again and again, and every address of it is used."""
     address = {"socket_address": {"address": service.host, "port_value": service.port}}
     return {
-        "name": CLUSTER,
+        "name": name,
         "type": "STATIC" if service.is_literal else "STRICT_DNS",
         "connect_timeout": "0.25s",
         "lb_policy": "ROUND_ROBIN",
@@ -73,14 +73,14 @@ def cluster(service: ServiceAddress) -> Config:
             }
         },
         "load_assignment": {
-            "cluster_name": CLUSTER,
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
 
 
 def http_filter(
-    name: str, domain: str, *, deny: bool, stage: int = 0, rate_limits: Sequence[Config] = (), timeout: str = TIMEOUT
+    name: str, domain: str, *, deny: bool, stage: int = 0, rate_limits: Sequence[Config] = (), reached_by: str = CLUSTER
 ) -> Config:
     """The filter, for the list of HTTP filters before the router.
 
@@ -90,18 +90,18 @@ def http_filter(
         deny: What to do without an answer: False lets requests pass.
         stage: It takes the `rate_limits` of this stage only.
         rate_limits: Of its own; they replace those of routes and virtual hosts.
-        timeout: How long it waits.
+        reached_by: The cluster of the service.
     """
     config: Config = {
         "@type": FILTER_TYPE,
         "domain": domain,
-        "timeout": timeout,
+        "timeout": TIMEOUT,
         "failure_mode_deny": deny,
         # Envoy's own choice, UNAVAILABLE, makes gRPC clients try again.
         "rate_limited_as_resource_exhausted": True,
         "rate_limit_service": {
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": CLUSTER}},
+            "grpc_service": {"envoy_grpc": {"cluster_name": reached_by}},
         },
     }
     if stage:

@@ -69,6 +69,7 @@ class Route(msgspec.Struct, frozen=True):
         hostnames: As written; empty: those of the listener.
         parents: What it attaches to.
         rules: The name of each of its rules in order, empty: it has none.
+        redirects: Rules that answer by themselves; Envoy asks nothing for such.
     """
 
     kind: TargetKind
@@ -77,6 +78,7 @@ class Route(msgspec.Struct, frozen=True):
     hostnames: tuple[str, ...] = ()
     parents: tuple[Parent, ...] = ()
     rules: tuple[str, ...] = ("",)
+    redirects: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.kind.value} {self.namespace}/{self.name}"
@@ -113,6 +115,8 @@ def points(topology: Topology, gateway: Gateway) -> Iterator[Point]:
         for route in topology.routes:
             hostnames = meeting_hostnames(gateway, listener, route)
             for rule in range(len(route.rules) if hostnames else 0):
+                if rule in route.redirects:
+                    continue
                 yield Point(gateway, listener, route, rule, hostnames)
 
 
@@ -205,10 +209,23 @@ def _route(item: Mapping[str, object], kind: TargetKind) -> Route:
         if _text(parent, "kind") in ("", TargetKind.GATEWAY.value)
         and (parent.get("group") is None or _text(parent, "group") == GATEWAY_GROUP)
     ]
-    written = spec.get("hostnames")
-    hostnames = [str(hostname) for hostname in written] if isinstance(written, list | tuple) else []
-    rules = [_text(rule, "name") for rule in _maps(spec.get("rules"))]
-    return Route(kind, namespace, _text(metadata, "name"), tuple(hostnames), tuple(parents), tuple(rules) or ("",))
+    names = spec.get("hostnames")
+    hostnames = [str(hostname) for hostname in names] if isinstance(names, list | tuple) else []
+    written = _maps(spec.get("rules"))
+    redirects = frozenset(
+        index
+        for index, rule in enumerate(written)
+        if any(_text(each, "type") == "RequestRedirect" for each in _maps(rule.get("filters")))
+    )
+    return Route(
+        kind=kind,
+        namespace=namespace,
+        name=_text(metadata, "name"),
+        hostnames=tuple(hostnames),
+        parents=tuple(parents),
+        rules=tuple(_text(rule, "name") for rule in written) or ("",),
+        redirects=redirects,
+    )
 
 
 def _namespace(metadata: Mapping[str, object]) -> str:

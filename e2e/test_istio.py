@@ -1,0 +1,179 @@
+"""Istio: what is rendered goes through istiod's own translation and into a real Envoy. Not a whole Istio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from e2e.support.caller import get
+from e2e.support.envoy import Envoy, envoy
+from e2e.support.service import service
+from e2e.support.translators import Resources, dump, istio, runnable
+from ratelimit_service.cli.render import render
+
+pytestmark = pytest.mark.translators("istio")
+
+Object = dict[str, Any]
+SHOP = "shop.example.com"
+ANN, BOB = {"x-user": "ann", "host": SHOP}, {"x-user": "bob", "host": SHOP}
+
+
+def loaded(text: str) -> list[Object]:
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+SERVICES = loaded("""
+apiVersion: v1
+kind: Service
+metadata: {name: up, namespace: shop}
+spec: {clusterIP: 10.0.0.7, ports: [{name: http, port: 3000, targetPort: 3000, protocol: TCP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: edge-istio, namespace: shop}
+spec:
+  clusterIP: 10.0.0.8
+  selector: {gateway.networking.k8s.io/gateway-name: edge}
+  ports: [{name: http, port: 80, targetPort: 80, protocol: TCP}]
+""")
+
+GATEWAY_API = loaded("""
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: istio}
+spec: {controllerName: istio.io/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: istio
+  listeners: [{name: http, port: 80, protocol: HTTP, hostname: "*.example.com"}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [shop.example.com]
+  rules:
+  - {matches: [{path: {type: PathPrefix, value: /api}}], backendRefs: [{name: up, port: 3000}]}
+  - {name: pay, matches: [{path: {type: PathPrefix, value: /pay}}], backendRefs: [{name: up, port: 3000}]}
+  - matches: [{path: {type: PathPrefix, value: /old}}]
+    filters: [{type: RequestRedirect, requestRedirect: {hostname: new.example.com}}]
+""")
+
+CLASSIC = loaded("""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gw, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.example.com]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: vs, namespace: shop}
+spec:
+  hosts: [shop.example.com]
+  gateways: [gw]
+  http: [{name: main, route: [{destination: {host: up.shop.svc.cluster.local, port: {number: 3000}}}]}]
+""")
+
+LABELS = {"gateway.networking.k8s.io/gateway-name": "edge"}
+CLASSIC_LABELS = {"istio": "ingressgateway"}
+
+
+def policy(name: str, spec: Mapping[str, Any], rule: str, match: Sequence[Mapping[str, Any]], requests: int) -> Object:
+    """A policy of one rule."""
+    rules = [{"name": rule, "match": list(match), "limits": [{"requests": requests, "window": "1h"}]}]
+    return {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "RateLimitPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {**spec, "rules": rules},
+    }
+
+
+EVERYONE = [{"key": "area", "value": "edge", "from": {"type": "Static"}}]
+USER = [{"key": "user", "type": "Any", "from": {"type": "Header", "name": "x-user"}}]
+ON_GATEWAY = policy("edge", {"targetRefs": [{"kind": "Gateway", "name": "edge"}]}, "all", EVERYONE, 3)
+ON_ROUTE = policy("api", {"targetRefs": [{"kind": "HTTPRoute", "name": "api"}]}, "per-user", USER, 2)
+ON_RULE = policy("pay", {"targetRefs": [{"kind": "HTTPRoute", "name": "api", "sectionName": "pay"}]}, "pay", USER, 1)
+
+
+def rendered(folder: Path, objects: Sequence[Object], port: int) -> list[Object]:
+    """`tidegate render istio`."""
+    file = dump(folder / "manifests.yaml", objects)
+    done = CliRunner().invoke(render, ["istio", str(file), "--service", f"127.0.0.1:{port}"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return loaded(done.stdout)
+
+
+@contextmanager
+def standing(folder: Path, policies: list[Object], upstream_port: int) -> Iterator[tuple[Envoy, Resources]]:
+    """A Gateway of the Gateway API under Istio's translation, with what is rendered for the policies."""
+    with service(folder, policies, "native") as asked:
+        filters = rendered(folder, [*GATEWAY_API, *policies], asked.grpc_port)
+        objects = [*SERVICES, *GATEWAY_API]
+        found = istio(folder, config=filters, objects=objects, namespace="shop", labels=LABELS, routes=3)
+        with envoy(folder, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
+            yield asking, found
+
+
+def statuses(asking: Envoy, path: str, headers: Mapping[str, str], count: int) -> list[int]:
+    return [get(asking.address, path, headers).status for _ in range(count)]
+
+
+def test_a_policy_on_the_gateway_limits_every_route(tmp_path: Path, upstream_port: int) -> None:
+    """Three requests on any route; the redirect is answered by Envoy itself and never asked for."""
+    with standing(tmp_path, [ON_GATEWAY], upstream_port) as (asking, _):
+        assert statuses(asking, "/api", ANN, 2) == [200, 200]
+        assert statuses(asking, "/pay", BOB, 2) == [200, 429]
+        assert statuses(asking, "/old", BOB, 2) == [301, 301]
+        assert asking.stat("ratelimit.error") == 0
+
+
+def test_a_policy_on_a_route_limits_that_route(tmp_path: Path, upstream_port: int) -> None:
+    """Each user twice; a rule's own policy comes on top for that rule."""
+    with standing(tmp_path, [ON_ROUTE, ON_RULE], upstream_port) as (asking, _):
+        assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
+        assert statuses(asking, "/pay", BOB, 2) == [200, 429]
+        assert statuses(asking, "/api", BOB, 2) == [200, 429]
+        assert asking.stat("ratelimit.error") == 0
+
+
+def test_both_levels_count_together(tmp_path: Path, upstream_port: int) -> None:
+    """Ann has two; the whole Gateway three."""
+    with standing(tmp_path, [ON_GATEWAY, ON_ROUTE], upstream_port) as (asking, _):
+        assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
+        assert statuses(asking, "/api", BOB, 2) == [200, 429]
+
+
+def test_a_classic_gateway_is_limited_by_policies_that_select_it(tmp_path: Path, upstream_port: int) -> None:
+    """Two policies on one workload: each asks by a filter of its own, so what one denies the other has counted."""
+    selector = {"workloadSelector": {"matchLabels": CLASSIC_LABELS}}
+    policies = [policy("one", selector, "all", EVERYONE, 4), policy("two", selector, "per-user", USER, 2)]
+    with service(tmp_path, policies, "native") as asked:
+        filters = rendered(tmp_path, policies, asked.grpc_port)
+        config = [*CLASSIC, *filters]
+        found = istio(tmp_path, config=config, objects=SERVICES, namespace="shop", labels=CLASSIC_LABELS, routes=1)
+        with envoy(tmp_path, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
+            assert statuses(asking, "/", ANN, 3) == [200, 200, 429]
+            assert statuses(asking, "/", BOB, 2) == [200, 429]
+            assert asking.stat("ratelimit.error") == 0
+
+
+def test_without_our_filters_everything_passes(tmp_path: Path, upstream_port: int) -> None:
+    """What detaching leaves behind: Istio's configuration as it was, and no word of ours in it."""
+    objects = [*SERVICES, *GATEWAY_API]
+    found = istio(tmp_path, config=[], objects=objects, namespace="shop", labels=LABELS, routes=3)
+    with envoy(tmp_path, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
+        assert statuses(asking, "/api", ANN, 5) == [200] * 5
+    assert "tidegate" not in str(found)
