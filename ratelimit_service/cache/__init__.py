@@ -30,6 +30,7 @@ from ratelimit_service.cache.errors import (
 from ratelimit_service.cache.flights import LoadTimedOut
 from ratelimit_service.cache.health import CacheHealth, HealthStatus, LevelHealth, health_app, health_json
 from ratelimit_service.cache.l1 import Pressure
+from ratelimit_service.cache.loads import Loaded
 from ratelimit_service.cache.locks import (
     CacheOperationLockManager,
     LockGrant,
@@ -83,6 +84,7 @@ __all__ = [
     "LevelHealth",
     "LevelUnavailable",
     "LoadTimedOut",
+    "Loaded",
     "LockGrant",
     "LockOrderViolated",
     "LockStats",

@@ -18,7 +18,7 @@ from ratelimit_service.cache.disk import DiskLevel
 from ratelimit_service.cache.errors import CorruptPayload, LevelUnavailable, UnencodableValue, UnknownDictionary
 from ratelimit_service.cache.fences import FencedLeases
 from ratelimit_service.cache.l2.answers import Found, Granted
-from ratelimit_service.cache.loads import Loader, LoadOptions
+from ratelimit_service.cache.loads import Loaded, Loader, LoadOptions
 from ratelimit_service.cache.profiles import CacheSettings
 from ratelimit_service.cache.sealing import ABSENT, Held, Sealer, Term
 from ratelimit_service.cache.staleness import UNWATCHED, FillToken
@@ -277,7 +277,7 @@ class Depths(Generic[T]):
                 # Before the load: an invalidation from here on voids what it brings.
                 tags = await self._known_tags(options.tags, self._lifetime_us(options))
                 version = self._coherence.version
-                value, cost_us = await self._run(loader)
+                value, cost_us, options = await self._run(loader, options)
             held = self._held(token, value, cost_us, options, watched=True, version=version or 0, tags=tags)
             if self._is_kept(held) and tags is not None and version is not None:
                 is_stored = await self._fill(key, token, lease, held)
@@ -315,7 +315,7 @@ class Depths(Generic[T]):
         try:
             tags = await self._known_tags(options.tags)
             version = self._coherence.version or 0
-            value, cost_us = await self._run(loader)
+            value, cost_us, options = await self._run(loader, options)
             held = self._held(token, value, cost_us, options, watched=False, version=version, tags=tags or {})
             if self._is_kept(held) and tags is not None:
                 self._keep_if_current(key, token, held, self._sealed_for_disk(held))
@@ -364,7 +364,8 @@ class Depths(Generic[T]):
         except LevelUnavailable:
             return None if tags else {}
 
-    async def _run(self, loader: Loader) -> tuple[object, int]:
+    async def _run(self, loader: Loader, options: LoadOptions) -> tuple[object, int, LoadOptions]:
+        """The value, what its load took, and how it is to be kept."""
         began_us = self._now().boot_us
         self._counts.loads += 1
         try:
@@ -373,7 +374,10 @@ class Depths(Generic[T]):
             self._counts.loads -= 1
             self._counts.load_errors += 1
             raise
-        return (ABSENT if value is None else value), self._now().boot_us - began_us
+        if isinstance(value, Loaded):
+            options = msgspec.structs.replace(options, ttl_us=value.ttl_ms * 1000)
+            value = value.value
+        return (ABSENT if value is None else value), self._now().boot_us - began_us, options
 
     def _held(
         self,
@@ -391,6 +395,9 @@ class Depths(Generic[T]):
         stale_us = settings.stale_on_error_us
         if value is ABSENT:
             ttl_us, stale_us = min(ttl_us, settings.negative_ttl_us), 0
+        elif not ttl_us:
+            # What is never fresh is not kept for bad times either.
+            stale_us = 0
         term = Term(now_us + ttl_us, now_us + ttl_us + stale_us, cost_us)
         return Held(value, self._coherence.stamp(token, watched=watched, version=version, tags=tags), term)
 

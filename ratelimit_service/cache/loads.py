@@ -8,10 +8,23 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["LoadOptions", "Loader", "refreshes_early"]
+__all__ = ["LoadOptions", "Loaded", "Loader", "refreshes_early"]
 
 Loader = Callable[[], Awaitable[Any]]
-"""Loads one value from its source; None: the source has none."""
+"""Loads one value from its source, bare or as `Loaded`; None: the source has none."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What a loader may return in place of a value, where the value says how long it is fresh.
+
+    Attributes:
+        value: The value; None: the source has none.
+        ttl_ms: How long it is fresh, at least 0; 0: it is returned to who waits for it, and not kept.
+    """
+
+    value: Any
+    ttl_ms: int
+
 
 _LEAST_SHARE: Final = 10
 """A load is taken to cost at least a tenth of the window; else cheap loads would all come in its last instant."""

@@ -27,7 +27,7 @@ from ratelimit_service.cache.fetching import Fetcher
 from ratelimit_service.cache.following import ProfileFollower, adopted
 from ratelimit_service.cache.health import CacheHealth, health_of
 from ratelimit_service.cache.l1 import Pressure
-from ratelimit_service.cache.loads import LoadOptions
+from ratelimit_service.cache.loads import Loaded, LoadOptions
 from ratelimit_service.cache.profiles import DEFAULT_SECRETS, PROFILES, CacheSettings, load_profile
 from ratelimit_service.cache.sealing import ABSENT, Sealer
 from ratelimit_service.cache.serialisers import Codec, MsgpackCodec
@@ -215,7 +215,7 @@ class CacheService(Generic[T]):
     async def get_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T | None]],
+        loader: Callable[[], Awaitable[T | Loaded | None]],
         *,
         ttl_ms: int | None = None,
         tags: Sequence[str] = (),
@@ -227,6 +227,7 @@ class CacheService(Generic[T]):
         Args:
             key: Which value.
             loader: Loads it; None: the source has none, which is remembered for `negative_ttl_us` of the settings.
+                `Loaded` says besides how long this value is fresh.
             ttl_ms: How long the value is fresh; None: as in the settings.
             tags: By which it can be invalidated.
             soft_timeout_ms: How long to wait for the load before a stale value is taken instead, where there is one.

@@ -14,6 +14,7 @@ import pytest
 from ratelimit_service.cache.coherence import InvalidationMetadata
 from ratelimit_service.cache.flights import LoadTimedOut
 from ratelimit_service.cache.l1 import Pressure
+from ratelimit_service.cache.loads import Loaded
 from ratelimit_service.cache.profiles import CacheSettings
 from ratelimit_service.cache.service import CacheService
 from ratelimit_service.policy.profile_model import Eviction, WarmingMode
@@ -332,3 +333,22 @@ def test_a_cache_in_memory_imports_no_library_of_other_levels() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_a_loader_may_say_how_long_its_value_is_fresh() -> None:
+    """By the value, not by the call; with 0 it is returned and not kept; None in it is an absence."""
+
+    async def main() -> list[object]:
+        bench = Bench(negative_ttl_us=5 * SECOND_US)
+        loads = iter([Loaded("a", 2_000), Loaded("b", 0), "c", Loaded(None, 1_000), "d"])
+
+        async def load() -> object:
+            return next(loads)
+
+        seen = []
+        for step_us in (0, 2 * SECOND_US - 1, 1, 0, 10 * SECOND_US, 1 * SECOND_US - 1, 1):
+            bench.clock.advance(step_us)
+            seen.append(await bench.cache.get_or_load("k", load, ttl_ms=10_000))
+        return seen
+
+    assert run(main()) == ["a", "a", "b", "c", None, None, "d"]
