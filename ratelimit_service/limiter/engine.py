@@ -23,7 +23,7 @@ from ratelimit_service.limiter.planning import Planner
 from ratelimit_service.limiter.refusals import NO_CONFIGURATION, STORE_ERROR, as_upstream, override_refusal, refusal
 from ratelimit_service.limiter.resetting import ResetAnswer, reset
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.limiter.several import SeveralPlan, answer_several, plan_several
+from ratelimit_service.limiter.several import Forms, SeveralPlan, answer_several, plan_directly, plan_several
 from ratelimit_service.limiter.simple import Recipes, SimplePlan, answer_simple
 from ratelimit_service.limiter.verdict import overall_over, statuses
 from ratelimit_service.policy.snapshot import Domain, Snapshot
@@ -59,6 +59,7 @@ class Limiter:
         labels = Labels(counters.max_series)
         self._planner = Planner(settings, counters, labels)
         self._recipes = Recipes(settings, counters, labels, self._store_of)
+        self._forms = Forms()
         self._accountant = Accountant(settings, counters)
         self._memo: Memo[Plan | SimplePlan | SeveralPlan] = Memo(settings.memo_bytes)
         self._snapshot: Snapshot | None = None
@@ -74,6 +75,7 @@ class Limiter:
             store.apply(limits)
         self._snapshot = snapshot
         self._recipes.clear()
+        self._forms.clear()
         self._memo.clear()
 
     def decide(self, body: bytes, now: Instant, deadline_us: int, reply: Reply) -> Answer | None:
@@ -91,25 +93,21 @@ class Limiter:
         else:
             plan.used = True
         if type(plan) is SimplePlan:
-            store = plan.recipe.store
-            outcomes = store.charge(plan.charges, now)
-            if outcomes is not None:
-                outcome = outcomes[0]
-                if outcome.source is _MEMORY:
-                    self._sources.memory += 1
-                else:
-                    self._sources.add(outcome.source)
-                return answer_simple(plan, outcome)
-            simple = plan
-            store.charge_later(plan.charges, deadline_us, lambda late: reply(self._finish_simple(simple, late)))
-            return None
+            recipe, hits = plan.recipe, plan.hits
+            take = recipe.take
+            if take is None:
+                return self._ask(plan, now, deadline_us, reply)
+            outcome = take(recipe, plan.key, hits, now)
+            if outcome.source is _MEMORY:
+                self._sources.memory += 1
+            else:
+                self._sources.add(outcome.source)
+            return answer_simple(recipe, hits, outcome)
         if type(plan) is SeveralPlan:
-            outcomes = plan.store.charge(plan.charges, now)
-            if outcomes is not None:
-                return self._finish_several(plan, outcomes)
-            several = plan
-            plan.store.charge_later(plan.charges, deadline_us, lambda late: reply(self._finish_several(several, late)))
-            return None
+            charge_form = plan.form.charge
+            if charge_form is None:
+                return self._ask_several(plan, now, deadline_us, reply)
+            return self._finish_several(plan, charge_form(plan.form, plan.keys, now))
         assert isinstance(plan, Plan)
         store = self._stores.get(plan.profile, self._stores[OWN_STORE])
         return Call(plan, body, store, self._finish, deadline_us, reply).start(now)
@@ -136,6 +134,10 @@ class Limiter:
 
     def _resolve(self, body: bytes) -> Plan | SimplePlan | SeveralPlan | Answer:
         """The plan of a request, an error, or the answer of a domain that has no policies."""
+        if self._snapshot is not None and self._recipes.any_simple:
+            directly = plan_directly(self._recipes, self._forms, body, self._snapshot.domains)
+            if directly is not None:
+                return directly
         compat = self._settings.compat
         try:
             request = decode_request(body)
@@ -144,7 +146,7 @@ class Limiter:
         domain = None if self._snapshot is None else self._snapshot.domains.get(request.domain)
         if domain is not None:
             # What is simple has a domain and a few descriptors without limits of their own: nothing to refuse.
-            simple = self._recipes.plan(domain, request) or plan_several(self._recipes, domain, request)
+            simple = self._recipes.plan(domain, request) or plan_several(self._recipes, self._forms, domain, request)
             if simple is not None:
                 return simple
         problem = refusal(request)
@@ -163,13 +165,31 @@ class Limiter:
                 return as_upstream(problem)
         return self._planner.plan(domain, request)
 
+    def _ask(self, plan: SimplePlan, now: Instant, deadline_us: int, reply: Reply) -> bytes | None:
+        """Decide a simple request by a store that may have to ask another process."""
+        store, charges = plan.recipe.store, plan.charges
+        outcomes = store.charge(charges, now)
+        if outcomes is not None:
+            return self._finish_simple(plan, outcomes)
+        store.charge_later(charges, deadline_us, lambda late: reply(self._finish_simple(plan, late)))
+        return None
+
+    def _ask_several(self, plan: SeveralPlan, now: Instant, deadline_us: int, reply: Reply) -> bytes | None:
+        """As `_ask`, of several limits."""
+        store, charges = plan.form.store, plan.charges
+        outcomes = store.charge(charges, now)
+        if outcomes is not None:
+            return self._finish_several(plan, outcomes)
+        store.charge_later(charges, deadline_us, lambda late: reply(self._finish_several(plan, late)))
+        return None
+
     def _finish_simple(self, plan: SimplePlan, outcomes: Sequence[Outcome]) -> bytes:
         self._sources.add(outcomes[0].source)
-        return answer_simple(plan, outcomes[0])
+        return answer_simple(plan.recipe, plan.hits, outcomes[0])
 
     def _finish_several(self, plan: SeveralPlan, outcomes: Sequence[Outcome]) -> bytes:
         self._accountant.count_sources(outcomes)
-        return answer_several(plan, outcomes)
+        return answer_several(plan.form, outcomes)
 
     def _finish(self, plan: Plan, body: bytes, outcomes: Sequence[Outcome], refunded: Sequence[Outcome]) -> Answer:
         settings = self._settings

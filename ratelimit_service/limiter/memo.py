@@ -17,8 +17,8 @@ LONGEST_REMEMBERED_BYTES: Final = 512
 """Longer requests are resolved each time: they are rare, and would crowd out the others (DECISIONS 26)."""
 LARGEST_PLAN_BYTES: Final = 16_384
 """So are requests with larger plans: one would push out dozens at once."""
-_ENTRY_BYTES: Final = 200
-"""Table slot, queue slot and the key's object, measured on CPython 3.11."""
+_ENTRY_BYTES: Final = 160
+"""Table slot, queue slot and the key's object, measured on CPython 3.11 and 3.13 and rounded up."""
 _LOOKS_PER_INSERTION: Final = 8
 _GRAVES_PER_INSERTION: Final = 16
 _DOOR_SLOTS: Final = 2**15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-DEFAULT_MEMO_BYTES = 8 * 2**20
+DEFAULT_MEMO_BYTES = 12 * 2**20
 
 
 class LimiterSettings(msgspec.Struct, frozen=True):

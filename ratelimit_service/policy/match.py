@@ -27,16 +27,22 @@ def match(domain: Domain, entries: Entries) -> Rule | None:
     """The rule that a descriptor is charged by, None: it has no limit."""
     node = domain.root
     for key, value in entries:
-        values = node.exact.get(key)
-        child = values.get(value) if values is not None else None
+        child = child_of(node, key, value)
         if child is None:
-            patterns = node.patterns.get(key)
-            found = first_pattern(patterns, value) if patterns is not None else None
-            child = found.node if found is not None else node.bare.get(key)
-            if child is None:
-                return None
+            return None
         node = child
     return node.rule
+
+
+def child_of(node: Node, key: bytes, value: bytes) -> Node | None:
+    """Where one entry leads, None: nowhere."""
+    values = node.exact.get(key)
+    child = values.get(value) if values is not None else None
+    if child is None:
+        patterns = node.patterns.get(key)
+        found = first_pattern(patterns, value) if patterns is not None else None
+        child = found.node if found is not None else node.bare.get(key)
+    return child
 
 
 def first_pattern(patterns: Sequence[Pattern], value: bytes) -> Pattern | None:

@@ -19,7 +19,6 @@ __all__ = [
     "NEVER_US",
     "Charge",
     "Done",
-    "EnforcedCharges",
     "FailureMode",
     "LimitId",
     "LimitSettings",
@@ -28,7 +27,6 @@ __all__ = [
     "Source",
     "Store",
     "Usage",
-    "as_enforced",
 ]
 
 LimitId = bytes
@@ -84,24 +82,6 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
     role: Role = Role.ENFORCE
     unit: int = 0
     failure: FailureMode = FailureMode.SHARE
-
-
-class EnforcedCharges(tuple[Charge, ...]):
-    """Charges that all ENFORCE, each of another identity: the most frequent request of several limits.
-
-    A store may decide it in a shorter way, and decides the same as about any other sequence.
-    """
-
-    __slots__ = ()
-
-
-def as_enforced(charges: Sequence[Charge]) -> Sequence[Charge]:
-    """The same charges, as `EnforcedCharges` where they are."""
-    if all(charge.role is Role.ENFORCE for charge in charges):
-        identities = {charge.identity for charge in charges}
-        if len(identities) == len(charges):
-            return EnforcedCharges(charges)
-    return charges
 
 
 NEVER_US = -1

@@ -6,7 +6,7 @@ A store joins the behaviour suite by one more entry of `HARNESSES`: a function f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -14,8 +14,9 @@ from ratelimit_service.algorithms.limit import Algorithm, FailureMode, Limit, Li
 from ratelimit_service.quota.leases.book import LeaseSettings
 from ratelimit_service.quota.leases.replica import ReplicaSettings
 from ratelimit_service.quota.memory.store import MemoryStore
+from ratelimit_service.quota.prompt import PromptStore
 from ratelimit_service.quota.redis.twin import SharedState
-from ratelimit_service.quota.store import Charge, Outcome, Role, Store, Usage, as_enforced
+from ratelimit_service.quota.store import Charge, Outcome, Role, Store, Usage
 from support.clocks import ManualClock
 from support.deferred_store import DeferredStore
 from support.replicas import SharedOrders, SharedStore
@@ -67,6 +68,30 @@ def in_force(
     }
 
 
+class OneSide(NamedTuple):
+    """A charge as a side of its own."""
+
+    limits: tuple[Charge]
+    hits: int
+
+
+class OneSideEach(NamedTuple):
+    """Charges that all ENFORCE as the form of a request."""
+
+    sides: tuple[OneSide, ...]
+    charges: int
+
+
+def as_form(charges: Sequence[Charge]) -> OneSideEach | None:
+    """What a prompt store may be asked in its shorter way: limits in force of different identities that ENFORCE."""
+    identities = {charge.identity for charge in charges}
+    if len(identities) != len(charges) or any(
+        charge.role is not Role.ENFORCE or charge.failure is not FailureMode.SHARE for charge in charges
+    ):
+        return None
+    return OneSideEach(tuple(OneSide((charge,), charge.hits) for charge in charges), len(charges))
+
+
 class StoreHarness:
     """A store, its clock and the loop that it defers to."""
 
@@ -78,10 +103,15 @@ class StoreHarness:
     def charge(self, *charges: Charge) -> list[Outcome]:
         """Decide one request, at once or later, as the store likes."""
         now = self.clock.read()
-        asked = as_enforced(charges)
-        outcomes = self.store.charge(asked, now)
+        form = as_form(charges)
+        if form is not None and isinstance(self.store, PromptStore):
+            keys = [charge.key for charge in charges]
+            if len(charges) == 1:
+                return [self.store.charge_one(charges[0], keys[0], charges[0].hits, now)]
+            return list(self.store.charge_form(form, keys, now))
+        outcomes = self.store.charge(charges, now)
         if outcomes is None:
-            return self._answer(lambda done: self.store.charge_later(asked, now.boot_us + SECOND_US, done))
+            return self._answer(lambda done: self.store.charge_later(charges, now.boot_us + SECOND_US, done))
         return list(outcomes)
 
     def charge_later(self, *charges: Charge) -> list[Outcome]:

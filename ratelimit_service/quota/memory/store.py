@@ -24,7 +24,8 @@ from ratelimit_service.quota.memory.bounds import EXACT_PERCENT, MIB, Bounds, Ca
 from ratelimit_service.quota.memory.ledger import ledger_for
 from ratelimit_service.quota.memory.placement import Place, Placement
 from ratelimit_service.quota.memory.sweeper import SLICE_KEYS, Sweeper
-from ratelimit_service.quota.store import Charge, Done, EnforcedCharges, Outcome, Role, Usage
+from ratelimit_service.quota.prompt import Counted, CountedForm, enforced_charges
+from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Usage
 
 __all__ = ["PAGE_COUNTERS", "MemoryStore"]
 
@@ -34,11 +35,9 @@ PAGE_COUNTERS: Final = 100
 REFUSAL_SHOWN_US: Final = 10_000_000
 """How long a want of room stays in `bound`: as long as a gauge may go unread."""
 
-_ENFORCE: Final = Role.ENFORCE
-
 
 class MemoryStore:
-    """Counts hits in this process; implements `Store`.
+    """Counts hits in this process; implements `Store` and `PromptStore`.
 
     `peek`, `refund`, `reset` and `usage` call `done` before they return.
     """
@@ -78,23 +77,21 @@ class MemoryStore:
 
     def charge(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
         """Decide one request at once; never None."""
-        if len(charges) == 1:
+        if len(charges) == 1 and charges[0].role is Role.ENFORCE:
             charge = charges[0]
-            if charge.role is _ENFORCE:
-                self._single_charges += 1
-                book = self._books.get(charge.identity)
-                if book is not None and book.open and self._bounds.headroom:
-                    outcome = book.take(charge.limit, charge.key, charge.hits, now)
-                    # A key that is new has counted nothing before.
-                    if not outcome.before:
-                        self._places.grew(book, now)
-                    return (outcome,)
-                return (self._take_anywhere(charge, now),)
-        if charges.__class__ is EnforcedCharges:
-            outcomes = self._charge_enforced(charges, now)
-            if outcomes is not None:
-                return outcomes
+            outcome = self._take_open(charge, charge.key, charge.hits, now)
+            return (outcome or self._take_anywhere(charge, now),)
         return self._charge_group(charges, now)
+
+    def charge_one(self, counted: Counted, key: bytes, hits: int, now: Instant) -> Outcome:
+        """See `PromptStore`."""
+        outcome = self._take_open(counted, key, hits, now)
+        return outcome or self._take_anywhere(Charge(counted.identity, counted.limit, key, hits), now)
+
+    def charge_form(self, form: CountedForm, keys: Sequence[bytes], now: Instant) -> Sequence[Outcome]:
+        """See `PromptStore`."""
+        outcomes = self._take_all(form, keys, now)
+        return outcomes or self._charge_group(enforced_charges(form, keys), now)
 
     def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
         """Decide on the loop's next turn, by the clock of then."""
@@ -209,8 +206,21 @@ class MemoryStore:
 
     # One charge.
 
+    def _take_open(self, counted: Counted, key: bytes, hits: int, now: Instant) -> Outcome | None:
+        """Take for an ENFORCE charge whose book is open; None: it is not, and nothing was counted."""
+        book = self._books.get(counted.identity)
+        if book is None or not book.open or not self._bounds.headroom:
+            return None
+        self._single_charges += 1
+        outcome = book.take(counted.limit, key, hits, now)
+        # A key that is new has counted nothing before.
+        if not outcome.before:
+            self._places.grew(book, now)
+        return outcome
+
     def _take_anywhere(self, charge: Charge, now: Instant) -> Outcome:
         """Take for one ENFORCE charge whose book is not open: it may be new, short of room or hashed."""
+        self._single_charges += 1
         self._places.settle_all()
         self._places.make_room(charge, now)
         place = self._places.place(charge, now)
@@ -234,53 +244,56 @@ class MemoryStore:
 
     # Several charges.
 
-    def _charge_enforced(self, charges: EnforcedCharges, now: Instant) -> list[Outcome] | None:
+    def _take_all(self, form: CountedForm, keys: Sequence[bytes], now: Instant) -> list[Outcome] | None:
         """Decide a request of ENFORCE charges on different limits with room for all, or return None.
 
         Each is taken in turn. When one does not fit, those before it are given back at the same instant, which undoes
         them.
         """
-        wanted = len(charges)
+        wanted = form.charges
         if self._bounds.headroom < wanted:
             return None
         find = self._books.get
         outcomes: list[Outcome] = []
         grown: list[Book] = []
-        for charge in charges:
-            book = find(charge.identity)
-            if book is None or not book.open or book.share.headroom < wanted:
-                self._give_back(charges[: len(outcomes)], now)
-                return None
-            outcome = book.take(charge.limit, charge.key, charge.hits, now)
-            if outcome.over:
-                self._give_back(charges[: len(outcomes)], now)
-                return self._say_denied(charges, now)
-            outcomes.append(outcome)
-            if not outcome.before:
-                grown.append(book)
+        for side, key in zip(form.sides, keys, strict=True):
+            hits = side.hits
+            for counted in side.limits:
+                book = find(counted.identity)
+                if book is None or not book.open or book.share.headroom < wanted:
+                    self._give_back(form, keys, len(outcomes), now)
+                    return None
+                outcome = book.take(counted.limit, key, hits, now)
+                if outcome.over:
+                    self._give_back(form, keys, len(outcomes), now)
+                    return self._say_denied(form, keys, now)
+                outcomes.append(outcome)
+                if not outcome.before:
+                    grown.append(book)
         self._single_charges += wanted
         # Only now that all is counted: settling may close a book that it finds empty.
         for book in grown:
             self._places.grew(book, now)
         return outcomes
 
-    def _say_denied(self, charges: EnforcedCharges, now: Instant) -> list[Outcome] | None:
-        """What to say of each charge when not all fit and nothing was counted; None as in `_charge_enforced`."""
+    def _say_denied(self, form: CountedForm, keys: Sequence[bytes], now: Instant) -> list[Outcome] | None:
+        """What to say of each charge when not all fit and nothing was counted; None as in `_take_all`."""
         outcomes = []
-        for charge in charges:
-            book = self._books.get(charge.identity)
-            if book is None or not book.open or book.share.headroom < len(charges):
-                return None
-            outcome = book.ledger.judge(charge.limit, charge.key, charge.hits, now)
-            if charge.hits and not outcome.over:
-                outcome = book.ledger.judge(charge.limit, charge.key, 0, now)
-            outcomes.append(outcome)
-        self._single_charges += len(charges)
+        for side, key in zip(form.sides, keys, strict=True):
+            for counted in side.limits:
+                book = self._books.get(counted.identity)
+                if book is None or not book.open or book.share.headroom < form.charges:
+                    return None
+                outcome = book.ledger.judge(counted.limit, key, side.hits, now)
+                if side.hits and not outcome.over:
+                    outcome = book.ledger.judge(counted.limit, key, 0, now)
+                outcomes.append(outcome)
+        self._single_charges += form.charges
         return outcomes
 
-    def _give_back(self, charges: Sequence[Charge], now: Instant) -> None:
-        """Undo what was taken at this very instant."""
-        for charge in charges:
+    def _give_back(self, form: CountedForm, keys: Sequence[bytes], taken: int, now: Instant) -> None:
+        """Undo the first `taken` charges, made at this very instant."""
+        for charge in enforced_charges(form, keys)[:taken]:
             if charge.hits:
                 self._books[charge.identity].ledger.give_back(charge.limit, charge.key, charge.hits, now)
 

@@ -12,7 +12,7 @@ from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.limiter.engine import Limiter
 from ratelimit_service.limiter.memo import LARGEST_PLAN_BYTES, Memo
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.limiter.several import SeveralPlan, plan_several
+from ratelimit_service.limiter.several import Forms, SeveralPlan, plan_several
 from ratelimit_service.limiter.simple import SimplePlan, answer_simple
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.store import NEVER_US, Outcome, Source
@@ -74,7 +74,7 @@ def test_the_short_way_is_the_long_way(asked: Request, outcome: Outcome) -> None
 
 def plan_of(harness: LimiterHarness, asked: Request) -> SeveralPlan | None:
     """The short plan of a request to `shop`, if it has one."""
-    return plan_several(harness.limiter._recipes, SNAPSHOT.domains[b"shop"], asked)
+    return plan_several(harness.limiter._recipes, Forms(), SNAPSHOT.domains[b"shop"], asked)
 
 
 plain_descriptors = st.builds(
@@ -114,7 +114,7 @@ def test_only_plain_requests_go_the_short_way(asked: Request) -> None:
     """What has a short plan is charged as its long plan says, and denies, refunds and replaces nothing."""
     harness = LimiterHarness(SNAPSHOT)
     domain = SNAPSHOT.domains.get(asked.domain, SNAPSHOT.domains[b"shop"])
-    several = plan_several(harness.limiter._recipes, domain, asked)
+    several = plan_several(harness.limiter._recipes, Forms(), domain, asked)
     plan = harness.limiter._planner.plan(domain, asked)
 
     assert several is None or (several.charges == plan.charges and not plan.refunds and not plan.denied)
@@ -202,11 +202,11 @@ class CountsInPlans(Limiter):
         if outcome is None:
             (outcome,) = plan.recipe.store.charge(plan.charges, now) or ()
         else:
-            over = outcome.remaining < plan.hits
-            left = 0 if over else outcome.remaining - plan.hits
-            outcome = Outcome(over, left, outcome.wait_us, outcome.before + plan.hits)
+            hits = plan.hits
+            over = outcome.remaining < hits
+            outcome = Outcome(over, 0 if over else outcome.remaining - hits, outcome.wait_us, outcome.before + hits)
         cells[body] = outcome
-        return answer_simple(plan, outcome)
+        return answer_simple(plan.recipe, plan.hits, outcome)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_the_memo_is_bounded_in_bytes_and_in_work(most_bytes: int, schedule: lis
     for number, size_bytes, used in schedule:
         before = len(memo)
         memo.offer(b"%d" % number, Weight(size_bytes, used))
-        held = sum(200 + 3 * len(body) + plan.size_bytes for body, plan in memo._plans.items())
+        held = sum(160 + 3 * len(body) + plan.size_bytes for body, plan in memo._plans.items())
 
         assert memo.size_bytes == held <= most_bytes
         assert len(memo._queue) == len(memo)

@@ -6,6 +6,7 @@ import gc
 import tracemalloc
 
 from ratelimit_service.limiter.memo import LARGEST_PLAN_BYTES, LONGEST_REMEMBERED_BYTES, Memo
+from ratelimit_service.limiter.several import plan_several
 from ratelimit_service.limiter.simple import SimplePlan
 from support.limiters import LimiterHarness, descriptor, request
 from support.snapshots import policy, snapshot_of
@@ -118,7 +119,7 @@ def test_clearing_an_empty_memo_keeps_nothing() -> None:
     assert memo._graves == []
 
 
-def _allocated(size: int, *keys: str) -> tuple[float, float]:
+def _allocated(size: int, *keys: str, is_plain: bool) -> tuple[float, float]:
     """Bytes that a remembered request takes: allocated, and by the memo's estimate."""
     limits = "limits: [{requests: 9, window: 1h}]"
     rules = "".join(f"- {{name: {key}, match: [{{key: {key}, type: Any}}], {limits}}}\n" for key in "abc")
@@ -129,7 +130,9 @@ def _allocated(size: int, *keys: str) -> tuple[float, float]:
     gc.collect()
     tracemalloc.start()
     for number, asked in enumerate(requests):
-        plan = limiter._recipes.plan(domain, asked) or limiter._planner.plan(domain, asked)
+        simple = limiter._recipes.plan(domain, asked)
+        several = plan_several(limiter._recipes, limiter._forms, domain, asked) if is_plain else None
+        plan = simple or several or limiter._planner.plan(domain, asked)
         body = b"%0*d" % (size * len(keys), number)
         limiter._memo._put(body, plan)
     gc.collect()
@@ -141,8 +144,9 @@ def _allocated(size: int, *keys: str) -> tuple[float, float]:
 def test_the_estimate_covers_what_is_allocated() -> None:
     """For simple and other plans, short and long: at least what is allocated, at most three times that."""
     for size, keys in [(8, "a"), (100, "a"), (8, "ab"), (100, "abc")]:
-        allocated, estimate = _allocated(size, *keys)
-        assert allocated <= estimate <= 3 * allocated, (size, keys, allocated, estimate)
+        for is_plain in (True, False):
+            allocated, estimate = _allocated(size, *keys, is_plain=is_plain)
+            assert allocated <= estimate <= 3 * allocated, (size, keys, is_plain, allocated, estimate)
 
 
 def test_simple_requests_have_simple_plans() -> None:
