@@ -73,10 +73,11 @@ def read_call(head: Shape) -> Call | Refusal:
 
 def read_timeout_us(text: bytes) -> int | None:
     """Microseconds of a `grpc-timeout`, nanoseconds rounded down; None: it is none."""
-    digits, unit = text[:-1], text[-1:]
-    if unit not in _UNIT_NS or not digits.isdigit() or len(digits) > _MOST_TIMEOUT_DIGITS:
+    digits = text[:-1]
+    unit_ns = _UNIT_NS.get(text[-1:])
+    if unit_ns is None or not digits.isdigit() or len(digits) > _MOST_TIMEOUT_DIGITS:
         return None
-    return int(digits) * _UNIT_NS[unit] // 1_000
+    return int(digits) * unit_ns // 1_000
 
 
 def read_message(body: bytes, *, compressed: bool, most_bytes: int) -> bytes | GrpcError:

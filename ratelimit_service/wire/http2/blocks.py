@@ -105,5 +105,5 @@ class HeaderBlocks:
         except hpack.HpackError as bad:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(bad)) from None
         finally:
-            if self._decoder.generation != before:
+            if self.memo and self._decoder.generation != before:
                 self.memo.clear()

@@ -105,7 +105,7 @@ class HeadReader:
         Raises:
             MalformedFields: A rule of §8.2 or §8.3 is broken.
         """
-        roles, lead = self._roles, self._lead
+        names, passed, lead = self._names, self._passed, self._lead
         # Clients begin every block alike: that much of the last one is compared at one go.
         rest = block[len(lead) :]
         kept: list[Field] | None = None
@@ -113,15 +113,22 @@ class HeadReader:
             rest, kept = block, []
         varied: bytes | None = None
         for field in rest:
-            role = roles.get(field)
-            if role is None:
-                role = self._judge(field)
+            name, value = field
+            role = names.get(name)
+            if role is None and name in passed:
+                role = _DROPPED
+            if role in (_DROPPED, _VARIED):
+                _check_value(name, value)
+            else:
+                role = self._roles.get(field)
+                if role is None:
+                    role = self._judge(field)
             if role == _KEPT:
                 if kept is None:
-                    kept = [each for each in lead if roles.get(each) == _KEPT or self._judge(each) == _KEPT]
+                    kept = [each for each in lead if self._judge(each) == _KEPT]
                 kept.append(field)
             elif role == _VARIED:
-                varied = field[1] if varied is None else varied + b"," + field[1]
+                varied = value if varied is None else varied + b"," + value
         shape = self._lead_shape if kept is None else self._find_shape(block, tuple(kept))
         assert shape is not None
         return Head(shape, varied, shape.content_length)
@@ -162,9 +169,7 @@ class HeadReader:
             if value != b"trailers":
                 raise MalformedFields("te is anything but trailers")
             role = _DROPPED
-        # Integers, because looking for bytes in bytes takes ten times as long.
-        if 0x0A in value or 0x0D in value or 0 in value or len(value.strip(_BLANKS)) != len(value):
-            raise MalformedFields(f"the value of {name!r} has bytes that no field may hold")
+        _check_value(name, value)
         # What a tracer writes is new each time: only fields that name something are worth remembering.
         if role == _KEPT and len(name) + len(value) <= _MOST_FIELD_BYTES:
             if len(self._roles) >= _MOST_FIELDS:
@@ -185,6 +190,12 @@ class HeadReader:
                 self._passed.clear()
             self._passed.add(name)
         return _DROPPED
+
+
+def _check_value(name: bytes, value: bytes) -> None:
+    # Integers, because looking for bytes in bytes takes ten times as long.
+    if 0x0A in value or 0x0D in value or 0 in value or value.strip(_BLANKS) != value:
+        raise MalformedFields(f"the value of {name!r} has bytes that no field may hold")
 
 
 def _size(field: Field) -> int:

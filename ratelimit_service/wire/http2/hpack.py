@@ -8,7 +8,7 @@ and it stands for the same fields while `generation` stays the same.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from ratelimit_service.wire.http2 import huffman
 from ratelimit_service.wire.http2.static_table import BY_FIELD, BY_NAME, STATIC, STATIC_LENGTH
@@ -58,6 +58,54 @@ def read_integer(data: bytes, at: int, prefix_mask: int) -> tuple[int, int]:
     raise HpackError("an integer is cut short or too long")
 
 
+class _Run(NamedTuple):
+    """The indexed fields that a block began with, of one byte each.
+
+    Attributes:
+        indices: As they stood in the block.
+        reach: The greatest index of the dynamic table among them, 0: none is.
+        inserted: Entries that had been inserted before the block: an index names the entry that is so far from the
+            newest, and grows by one with each that comes.
+        fields: What they stand for.
+        listed_bytes: Size of these fields.
+    """
+
+    indices: bytes
+    reach: int
+    inserted: int
+    fields: list[Field]
+    listed_bytes: int
+
+
+_NO_RUN: Final = _Run(b"", 0, 0, [], 0)
+_MOST_ONE_BYTE_INDEX: Final = 0x7E
+
+
+def _run_of(block: bytes, fields: list[Field], inserted: int) -> _Run:
+    """What `block`, which stands for `fields`, begins with."""
+    indices = block[: len(block) - len(block.lstrip(_ONE_BYTE_INDICES))]
+    reach = max([byte & 0x7F for byte in indices if byte & 0x7F > STATIC_LENGTH], default=0)
+    begun = fields[: len(indices)]
+    return _Run(indices, reach, inserted, begun, sum(map(_listed_bytes, begun)))
+
+
+def _grown(count: int) -> bytes:
+    """What turns one-byte indices into those of the same entries after `count` more; 0: it takes more bytes then."""
+    dynamic = 0x80 | STATIC_LENGTH + 1
+    return bytes(byte if byte < dynamic else byte + count if byte + count < 0xFF else 0 for byte in range(256))
+
+
+_ONE_BYTE_INDICES: Final = bytes(range(0x81, 0xFF))
+_GROWN: Final = tuple(_grown(count) for count in range(_MOST_ONE_BYTE_INDEX - STATIC_LENGTH))
+
+
+def _listed_bytes(field: Field) -> int:
+    return len(field[0]) + len(field[1]) + ENTRY_OVERHEAD_BYTES
+
+
+_STATIC_SIZES: Final = tuple(map(_listed_bytes, STATIC))
+
+
 class Decoder:
     """Decodes the header blocks of one connection, in order.
 
@@ -65,7 +113,10 @@ class Decoder:
         generation: Counts changes of the dynamic table.
     """
 
-    __slots__ = ("_entries", "_most_list_bytes", "_size_bytes", "_size_limit_bytes", "_table_bytes", "generation")
+    __slots__ = (
+        "_entries", "_inserted", "_most_list_bytes", "_run", "_size_bytes", "_size_limit_bytes", "_sizes",
+        "_table_bytes", "generation",
+    )  # fmt: skip
 
     def __init__(self, *, table_bytes: int = 4096, most_list_bytes: int = 16_384) -> None:
         """Begin with an empty table.
@@ -77,10 +128,13 @@ class Decoder:
         self.generation = 0
         # Newest last, so that an insertion moves nothing; index 62 is the last one.
         self._entries: deque[Field] = deque()
+        self._sizes: deque[int] = deque()
+        self._inserted = 0
         self._size_bytes = 0
         self._size_limit_bytes = table_bytes
         self._table_bytes = table_bytes
         self._most_list_bytes = most_list_bytes
+        self._run = _NO_RUN
 
     def decode(self, block: bytes) -> list[Field]:
         """The fields of one complete block.
@@ -97,10 +151,23 @@ class Decoder:
             raise HpackError(str(bad)) from None
 
     def _decode(self, block: bytes) -> list[Field]:
+        entries, sizes, most_bytes = self._entries, self._sizes, self._most_list_bytes
+        inserted_before = inserted = self._inserted
+        table_bytes = self._size_bytes
+        # Where the last block began with fields of the table, this one begins with the same: their indices have grown
+        # by as many entries as came in between.
+        indices, reach, run_inserted, run_fields, run_bytes = self._run
+        grown = inserted - run_inserted
+        reach += grown
         fields: list[Field] = []
-        add, entries, most_bytes = fields.append, self._entries, self._most_list_bytes
-        listed_bytes = 0
-        at, end = 0, len(block)
+        at = listed_bytes = 0
+        if grown < len(_GROWN) and reach <= _MOST_ONE_BYTE_INDEX and reach - STATIC_LENGTH <= len(entries):
+            if grown:
+                indices = indices.translate(_GROWN[grown])
+            if block.startswith(indices):
+                fields, at, listed_bytes = run_fields.copy(), len(indices), run_bytes
+        alike = at
+        add, end = fields.append, len(block)
         while at < end:
             first = block[at]
             if first > 0x80:  # indexed (§6.1)
@@ -109,24 +176,27 @@ class Decoder:
                 else:
                     index, at = first & 0x7F, at + 1
                 if index <= STATIC_LENGTH:
-                    field = STATIC[index - 1]
+                    field, size = STATIC[index - 1], _STATIC_SIZES[index - 1]
                 elif index - STATIC_LENGTH <= len(entries):
-                    field = entries[STATIC_LENGTH - index]
+                    field, size = entries[STATIC_LENGTH - index], sizes[STATIC_LENGTH - index]
                 else:
                     raise HpackError(f"index {index} is not in the table")
-                name, value = field
             elif first & 0xE0 == 0x20:  # size update (§6.3)
                 at = self._resize(block, at, first_item=not listed_bytes)
+                table_bytes = self._size_bytes
                 continue
             elif first == 0x80:
                 raise HpackError("index 0 is not in the table")
             else:  # a literal: with indexing (§6.2.1), without (§6.2.2), never (§6.2.3)
                 mask = 0x3F if first >= 0x40 else 0x0F
                 index = first & mask
+                at += 1
                 if index == mask:
-                    index, at = read_integer(block, at, mask)
-                else:
+                    # As `read_integer`: names of the table nearly always take one byte more.
+                    index += block[at]
                     at += 1
+                    if index >= mask + 0x80:
+                        index, at = read_integer(block, at - 2, mask)
                 if index == 0:
                     name, at = self._string(block, at)
                 else:
@@ -142,20 +212,27 @@ class Decoder:
                         value = huffman.decode(value)
                     at = stop
                 field = (name, value)
+                size = len(name) + len(value) + ENTRY_OVERHEAD_BYTES
                 if first >= 0x40:
-                    self.generation += 1
-                    self._size_bytes += len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+                    inserted += 1
                     entries.append(field)
+                    sizes.append(size)
+                    table_bytes += size
                     # A field larger than the table empties it and is not kept either (§4.4).
-                    if self._size_bytes > self._size_limit_bytes:
-                        self._evict()
-            listed_bytes += len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+                    while table_bytes > self._size_limit_bytes:
+                        entries.popleft()
+                        table_bytes -= sizes.popleft()
+            listed_bytes += size
             if listed_bytes <= most_bytes:
                 add(field)
             elif listed_bytes > _BOMB_FACTOR * most_bytes:
                 raise HeaderBomb("the header list is many times larger than allowed")
+        self._inserted, self._size_bytes = inserted, table_bytes
+        self.generation += inserted - inserted_before
         if listed_bytes > most_bytes:
             raise HeaderListTooLarge
+        if alike < end and (not alike or 0x80 < block[alike] < 0xFF):
+            self._run = _run_of(block, fields, inserted_before)
         return fields
 
     def _entry(self, index: int) -> Field:
@@ -185,17 +262,11 @@ class Decoder:
             raise HpackError(f"a table of {size_bytes} bytes, more than the {self._table_bytes} allowed")
         if size_bytes != self._size_limit_bytes:
             self._size_limit_bytes = size_bytes
-            self._evict()
+            while self._size_bytes > size_bytes:
+                self._entries.popleft()
+                self._size_bytes -= self._sizes.popleft()
             self.generation += 1
         return at
-
-    def _evict(self) -> None:
-        """Drop the oldest until the table is within its size."""
-        entries, size_bytes, limit_bytes = self._entries, self._size_bytes, self._size_limit_bytes
-        while size_bytes > limit_bytes:
-            name, value = entries.popleft()
-            size_bytes -= len(name) + len(value) + ENTRY_OVERHEAD_BYTES
-        self._size_bytes = size_bytes
 
 
 NO_TABLE: Final = b"\x20"

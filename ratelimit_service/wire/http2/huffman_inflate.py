@@ -47,8 +47,9 @@ class InflateHuffman:
         text = stream.inflate(stream.lead + data.translate(_TURNED), 2 * len(data) + 16)
         if stream.skip:
             text = text[stream.skip :]
-        padding = 8 * len(data) - sum(text.translate(self._bits))
-        ones = (1 << padding) - 1 if 0 <= padding < 8 else 256
+        # What is left of the bits, which is less than the longest code: modulo 255 a number is the sum of its bytes.
+        padding = (8 * len(data) - int.from_bytes(text.translate(self._bits), "big")) % 255
+        ones = (1 << padding) - 1 if padding < 8 else 256
         if stream.decompressor.eof or data[-1] & ones != ones:
             # Where the stream stands now is not known.
             self._streams.stream = None

@@ -55,6 +55,89 @@ def _verdict(decode, data: bytes):
         return None
 
 
+LEAD = [(b":method", b"POST"), (b":path", b"/a"), (b"x-a", b"1"), (b"x-b", b"2")]
+LIKE_THE_LAST = st.lists(st.tuples(st.integers(0, 4), VALUES, st.booleans()), max_size=30)
+
+
+@given(LIKE_THE_LAST, st.sampled_from([100, 200, 4096]))
+@example([(4, b"%d" % number, True) for number in range(70)], 4096)
+def test_blocks_that_begin_like_the_last_are_decoded_as_any(blocks, table_bytes: int) -> None:
+    """A client's headers are alike: the same entries again and again, while others come in between and old ones go."""
+    encoder, decoder = hpack.Encoder(), Decoder(most_list_bytes=10**6)
+    encoder.header_table_size = table_bytes
+    for shared, value, uses_huffman in blocks:
+        fields = [*LEAD[:shared], (b"grpc-timeout", value)]
+
+        assert decoder.decode(encoder.encode(fields, huffman=uses_huffman)) == fields
+
+
+class _ForgetsTheLast(Decoder):
+    """Looks at each block as if it were the first."""
+
+    def decode(self, data: bytes):
+        self._run = Decoder()._run
+        return super().decode(data)
+
+
+class _DoesNotCount(Decoder):
+    """A planted bug: the same indices stand for the same fields, whatever was inserted."""
+
+    def decode(self, data: bytes):
+        self._run = self._run._replace(inserted=self._inserted)
+        return super().decode(data)
+
+
+class _ReadsWhatIsGone(Decoder):
+    """A planted bug: whether the table still has the entries is not asked."""
+
+    def decode(self, data: bytes):
+        self._run = self._run._replace(reach=0)
+        return super().decode(data)
+
+
+INSERTS, EMPTIES = b"\x40\x01c\x01d", b"\x20\x3f\xe1\x1f"
+OTHER, FILLS = b"\x40\x01e\x01f", b"\x40\x01g" + write_integer(4_000, 0x7F, 0) + b"x" * 4_000
+"""Other entries, one of them so large that all others go."""
+ALIKE = st.lists(
+    st.lists(st.sampled_from([b"\x82", b"\xbe", b"\xbf", b"\xc0", INSERTS, b"\x40\x01e\x01f"]), max_size=5).map(
+        b"".join
+    )
+    | st.sampled_from([EMPTIES + b"\xbe", EMPTIES, INSERTS * 64, INSERTS * 65]),
+    max_size=8,
+)
+
+
+def _verdicts(kind: type[Decoder], blocks: list[bytes]) -> list[object]:
+    """What a decoder says of each block, up to the first that it refuses."""
+    decoder, said = kind(), []
+    for data in blocks:
+        said.append(_verdict(decoder.decode, data))
+        if said[-1] is None:
+            break
+    return said
+
+
+@given(ALIKE)
+@example([INSERTS, b"\xbe", INSERTS * 64, b"\xfe", b"\xbe"])
+@example([INSERTS, b"\xbe" + OTHER * 64, b"\xfe", b"\xbe" + OTHER * 64, b"\xff\x00", b"\xbe" + OTHER * 66, b"\xbe"])
+def test_what_the_last_block_began_with_changes_no_verdict(blocks: list[bytes]) -> None:
+    """Entries that went, that others pushed down, beyond what an index of one byte reaches too."""
+    assert _verdicts(Decoder, blocks) == _verdicts(_ForgetsTheLast, blocks)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "blocks"),
+    [
+        (_DoesNotCount, [INSERTS, b"\xbe" + OTHER, b"\xbe"]),
+        (_ReadsWhatIsGone, [INSERTS, b"\xbe" + FILLS, b"\xbf"]),
+    ],
+)
+def test_the_verdicts_show_each_planted_bug(mutant: type[Decoder], blocks: list[bytes]) -> None:
+    """Another entry by the same index, and one that is gone."""
+    assert _verdicts(mutant, blocks) != _verdicts(_ForgetsTheLast, blocks)
+    assert _verdicts(Decoder, blocks) == _verdicts(_ForgetsTheLast, blocks)
+
+
 GARBAGE = st.one_of(
     st.binary(max_size=40),
     st.lists(

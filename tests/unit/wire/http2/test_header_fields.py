@@ -101,6 +101,14 @@ def test_malformed_trailers_are_refused(block: tuple[tuple[bytes, bytes], ...]) 
         _reader().check_trailers(block)
 
 
+def test_trailers_may_repeat_a_name_that_nobody_reads() -> None:
+    """It is checked each time, and dropped."""
+    reader = _reader()
+    reader.check_trailers(((b"checksum", b"1"), (b"checksum", b"2")))
+    with pytest.raises(MalformedFields):
+        reader.check_trailers(((b"checksum", b"1\n"),))
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """Fields and shapes of a client that never repeats itself; long fields are not remembered at all."""
     reader = _reader()

@@ -32,6 +32,7 @@ BROKEN = [
     ("Huffman padded with zeros", b"\x41\x81\x00"),
     ("a table larger than advertised", b"\x3f\xe2\x1f"),
     ("a size update after a field", b"\x82\x20"),
+    ("a name by an index of three bytes", b"\x7f\x80\x01\x01a"),
 ]
 
 
