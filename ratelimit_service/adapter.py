@@ -58,7 +58,7 @@ from ratelimit_service.library.windows import FixedWindowRateLimit, SlidingWindo
 from ratelimit_service.policy.profile_model import WarmingMode
 from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.memory.bounds import Clock
-from ratelimit_service.quota.store import Charge, Outcome, Store, as_enforced
+from ratelimit_service.quota.store import Charge, Outcome, Store
 from ratelimit_service.redis_server.address import parse_store_url
 
 __all__ = [
@@ -321,7 +321,7 @@ class RateLimitingCacheAdapter:
         """Charge all or none."""
         if not charges:
             return ()
-        together = as_enforced(tuple(charges))
+        together = tuple(charges)
         outcomes = self._store.charge(together, now)
         if outcomes is not None:
             return outcomes

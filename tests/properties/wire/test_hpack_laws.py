@@ -96,7 +96,7 @@ class _ReadsWhatIsGone(Decoder):
 
 
 INSERTS, EMPTIES = b"\x40\x01c\x01d", b"\x20\x3f\xe1\x1f"
-OTHER, FILLS = b"\x40\x01e\x01f", b"\x40\x01g" + write_integer(4_000, 0x7F, 0) + b"x" * 4_000
+OTHER, FILLS = b"\x40\x01e\x01f", b"\x40\x01g" + write_integer(4_060, 0x7F, 0) + b"x" * 4_060
 """Other entries, one of them so large that all others go."""
 ALIKE = st.lists(
     st.lists(st.sampled_from([b"\x82", b"\xbe", b"\xbf", b"\xc0", INSERTS, b"\x40\x01e\x01f"]), max_size=5).map(
