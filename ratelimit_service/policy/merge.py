@@ -6,7 +6,7 @@ Upstream's YAML: nothing is overridden; what is written twice is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -89,21 +89,42 @@ def _created_s(text: str | None) -> float | None:
     return (created if created.tzinfo is not None else created.replace(tzinfo=UTC)).timestamp()
 
 
-def merge_policies(policies: Sequence[RateLimitPolicy], profiles: Profiles, problems: list[Problem]) -> MergedDomain:
-    """Merge the policies of one domain; `policies` is not empty and oldest first."""
+class Loss(msgspec.Struct, frozen=True):
+    """A rule that is not in force.
+
+    Attributes:
+        loser: The rule.
+        winner: The older rule that takes its place.
+        what: What both have: `name` or `chain (…)`.
+    """
+
+    loser: PolicyRule
+    winner: PolicyRule
+    what: str
+
+
+def contest(policies: Iterable[RateLimitPolicy]) -> tuple[list[PolicyRule], list[Loss]]:
+    """Which rules of one domain's policies, oldest first, are in force, and which are not: the older rule wins."""
     chains: dict[Chain, PolicyRule] = {}
     names: dict[str, PolicyRule] = {}
-    kept: list[Placed] = []
+    kept: list[PolicyRule] = []
+    lost: list[Loss] = []
     for policy in policies:
         for rule in policy_rules(policy):
             chain = rule.placed.leaf.chain
             winner = names.get(rule.name) or chains.get(chain)
             if winner is None:
                 chains[chain] = names[rule.name] = rule
-                kept.append(rule.placed)
+                kept.append(rule)
             else:
-                what = "name" if rule.name in names else f"chain ({chain_text(chain)})"
-                problems.append(_conflict(rule, winner, what))
+                lost.append(Loss(rule, winner, "name" if rule.name in names else f"chain ({chain_text(chain)})"))
+    return kept, lost
+
+
+def merge_policies(policies: Sequence[RateLimitPolicy], profiles: Profiles, problems: list[Problem]) -> MergedDomain:
+    """Merge the policies of one domain; `policies` is not empty and oldest first."""
+    kept, lost = contest(policies)
+    problems += (_conflict(each.loser, each.winner, each.what) for each in lost)
     oldest = policies[0].spec
     profile = _profile(policies, profiles, problems)
     head = DomainHead(
@@ -113,7 +134,7 @@ def merge_policies(policies: Sequence[RateLimitPolicy], profiles: Profiles, prob
         oldest.response_headers,
         profiles.backend(profile),
     )
-    return MergedDomain(head, tuple(kept))
+    return MergedDomain(head, tuple(rule.placed for rule in kept))
 
 
 def _conflict(loser: PolicyRule, winner: PolicyRule, what: str) -> Problem:

@@ -1,0 +1,1 @@
+"""Everything that the operator says to the API server: lists, server-side apply, the Lease, events."""

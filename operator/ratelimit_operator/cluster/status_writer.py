@@ -1,0 +1,174 @@
+"""Writes status by server-side apply: what differs only, paced, and never over another release's head."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ratelimit_operator.api.status import CacheProfileStatus, RateLimitPolicyStatus
+from ratelimit_operator.cluster.api_server import MANAGER, POLICIES, PROFILES, ApiFailure, ApiServer, Collection
+from ratelimit_operator.plan.pacing import Pacer
+from ratelimit_operator.plan.statuses import patience_s
+from ratelimit_service.policy.model import API_VERSION
+
+Status = RateLimitPolicyStatus | CacheProfileStatus
+"""Status of either kind."""
+
+_PARALLEL: Final = 6
+_AFTER_FAILURE_S: Final = 1.0
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What the status of an object should be.
+
+    Attributes:
+        kind: `RateLimitPolicy` or `CacheProfile`.
+        namespace: Its namespace.
+        name: Its name.
+        uid: Of this very object: another of the same name is not written to.
+        before: What it is.
+        after: What it should be.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    before: Status
+    after: Status
+
+    @property
+    def key(self) -> str:
+        """Unique among all objects."""
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+class StatusWriter:
+    """Writes what `wanted` says, as fast as it may.
+
+    Args:
+        api: The API server.
+        controller: Name of the release's controller; part of the field manager's name.
+        wanted: Gives every status that differs from what it is, by key; called anew for each round.
+        on_write: Called after a write with what was written and the object that came of it.
+
+    Attributes:
+        writes: By result: `ok`, `conflict`, `gone`, `failed`.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        controller: str,
+        wanted: Callable[[], Mapping[str, Wanted]],
+        on_write: Callable[[Wanted, bytes], None],
+    ) -> None:
+        self._api = api
+        self._manager = f"{MANAGER}/{controller}"
+        self._wanted = wanted
+        self._on_write = on_write
+        self._pacer = Pacer(time.monotonic())
+        self._log = structlog.get_logger("tidegate.status")
+        self._wake = asyncio.Event()
+        self._gone: dict[str, str] = {}
+        self._contested: dict[str, str] = {}
+        self.writes: dict[str, int] = {}
+
+    @property
+    def overlap(self) -> str:
+        """Why another release seems to write the same objects, empty: none does."""
+        return next(iter(self._contested.values()), "")
+
+    def wake(self) -> None:
+        """Something may differ now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            self._wake.clear()
+            wait_s = await self._round()
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait_s)
+            except TimeoutError:
+                continue
+
+    async def _round(self) -> float | None:
+        """Write what may be written now; seconds until something that waits may be, None: nothing waits."""
+        waits: list[float] = []
+        ready: list[Wanted] = []
+        for key, each in self._wanted().items():
+            if each.uid == self._gone.get(key):
+                continue
+            now_s = time.monotonic()
+            wait_s = self._pacer.wait_s(key, now_s, patience_s(each.before, each.after))
+            if wait_s > 0:
+                waits.append(wait_s)
+                continue
+            if len(ready) == _PARALLEL:
+                waits.append(0.0)
+                break
+            self._pacer.wrote(key, now_s)
+            ready.append(each)
+        results = await asyncio.gather(*(self._write(each) for each in ready))
+        if not all(results):
+            waits.append(_AFTER_FAILURE_S)
+            await asyncio.sleep(_AFTER_FAILURE_S if not any(results) else 0)
+        return min(waits) if waits else None
+
+    async def _write(self, wanted: Wanted) -> bool:
+        """True: done, or not to be tried again before something changes."""
+        collection: Collection = POLICIES if wanted.kind == "RateLimitPolicy" else PROFILES
+        url = f"{collection.url(wanted.namespace, wanted.name)}/status"
+        result = "ok"
+        try:
+            body = await self._apply(url, wanted)
+        except ApiFailure as failure:
+            result = {404: "gone", 409: "conflict"}.get(failure.code, "failed")
+            if result == "conflict":
+                self._contested[wanted.key] = f"{wanted.key} is written by another release, too: {failure}"
+            if result == "gone":
+                self._gone[wanted.key] = wanted.uid
+            if result in ("conflict", "failed"):
+                self._log.warning("status not written", object=wanted.key, reason=str(failure))
+        else:
+            self._contested.pop(wanted.key, None)
+            self._on_write(wanted, body)
+        self.writes[result] = self.writes.get(result, 0) + 1
+        return result not in ("failed", "conflict")
+
+    async def _apply(self, url: str, wanted: Wanted) -> bytes:
+        """Write; a field that somebody else has set is ours, unless another release of ours has."""
+        try:
+            return await self._api.apply(url, self._body(wanted), self._manager, force=False)
+        except ApiFailure as failure:
+            if failure.code != 409 or f'"{MANAGER}/' in str(failure):
+                raise
+        return await self._api.apply(url, self._body(wanted), self._manager, force=True)
+
+    @staticmethod
+    def _body(wanted: Wanted) -> dict[str, Any]:
+        return {
+            "apiVersion": API_VERSION,
+            "kind": wanted.kind,
+            "metadata": {"name": wanted.name, "namespace": wanted.namespace, "uid": wanted.uid},
+            "status": status_body(wanted.after),
+        }
+
+
+def status_body(status: Status) -> dict[str, Any]:
+    """A status as JSON-like values; fields that say nothing are left out."""
+    body: dict[str, Any] = _without_nothing(msgspec.to_builtins(status))
+    return {key: value for key, value in body.items() if value not in ([], ())}
+
+
+def _without_nothing(value: Any) -> Any:
+    """The value without what is None, at any depth: the API server wants such fields absent."""
+    if isinstance(value, dict):
+        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
+    return [_without_nothing(item) for item in value] if isinstance(value, list | tuple) else value
