@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "operator")]
 
 from ratelimit_operator.api.crds import CACHE_PROFILE, RATE_LIMIT_POLICY, render_crd  # noqa: E402 — after the path is set
+from ratelimit_operator.flags import FLAGS as OPERATOR_FLAGS  # noqa: E402 — after the path is set
+from ratelimit_operator.metrics import render_operator_metrics_reference  # noqa: E402 — after the path is set
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
@@ -20,6 +22,22 @@ def _row(flag: Flag) -> str:
     environment = ", ".join(f"`{name}`" for name in flag.environment)
     default = f"`{flag.default}`" if flag.default else ""
     return f"| `{flag.name}` | {default} | {environment} | {flag.help} |"
+
+
+def render_operator_flags_reference() -> str:
+    """The reference page of `tidegate-operator`."""
+    lines = [
+        "# Flags of `tidegate-operator`",
+        "",
+        "Every flag is also an environment variable; the flag wins.",
+        "A flag that may be repeated takes several values in the environment, parted by `,`.",
+        "Wrong values are told all at once, with exit code 2.",
+        "",
+        "| flag | default | environment | meaning |",
+        "|---|---|---|---|",
+        *map(_row, OPERATOR_FLAGS),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def render_flags_reference() -> str:
@@ -42,6 +60,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/policy-fields.md": render_policy_reference,
     "docs/reference/metrics.md": render_metrics_reference,
     "docs/reference/flags.md": render_flags_reference,
+    "docs/reference/operator-flags.md": render_operator_flags_reference,
+    "docs/reference/operator-metrics.md": render_operator_metrics_reference,
     "crds/ratelimitpolicies.yaml": lambda: render_crd(RATE_LIMIT_POLICY),
     "crds/cacheprofiles.yaml": lambda: render_crd(CACHE_PROFILE),
 }

@@ -72,7 +72,7 @@ class Kube:
         response = self._pool.request(
             method,
             f"{self._host}{path}",
-            body=None if body is None else json.dumps(body),
+            body=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
             headers={**self._headers, "content-type": kind, "accept": accept},
             retries=False,
             timeout=30.0,

@@ -1,0 +1,1 @@
+"""The edges of the control plane: what kopf sees goes in, what the plan decides goes out."""

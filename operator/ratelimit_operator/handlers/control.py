@@ -1,0 +1,176 @@
+"""The control loop: what was seen becomes a plan, the plan goes to the replicas, what they say goes into status.
+
+Every replica of the operator does all of it; only the holder of the Lease answers streams and writes (DECISIONS 43),
+so a takeover finds everything compiled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from ratelimit_operator.cluster.api_server import ApiServer
+from ratelimit_operator.cluster.lease import LeaseKeeper
+from ratelimit_operator.cluster.status_writer import StatusWriter, Wanted
+from ratelimit_operator.flags import Options
+from ratelimit_operator.handlers.judging import Judge
+from ratelimit_operator.handlers.observing import Observation
+from ratelimit_operator.handlers.replicas import Distributor
+from ratelimit_operator.plan.election import Election
+from ratelimit_operator.plan.live import Live
+from ratelimit_operator.plan.planning import Plan, plan
+from ratelimit_operator.plan.precedence import Contests
+from ratelimit_operator.plan.statuses import Replicas
+
+_RETRY_LIST_S: Final = 2.0
+"""Until a list that failed is tried again."""
+
+
+class Control:
+    """One operator.
+
+    Args:
+        options: What it was told.
+        api: The API server.
+        replicas: The xDS server; its changes have to be told by `replicas_changed`.
+
+    Attributes:
+        planned: The last plan, None: nothing was seen completely yet.
+        compile_seconds: How long each compilation took, newest last, at most a thousand.
+        held: Why nothing is pushed, empty: it is.
+    """
+
+    def __init__(self, options: Options, api: ApiServer, replicas: Distributor) -> None:
+        self._options = options
+        self._api = api
+        self._replicas = replicas
+        self._log = structlog.get_logger("tidegate.control")
+        self.observation = Observation(api, options.scope, options.service)
+        self._dirty = asyncio.Event()
+        self._list_now = asyncio.Event()
+        self._contests = Contests()
+        self._live = Live()
+        self._judge = Judge(options.controller_name)
+        self._shrunk_at = ""
+        self.planned: Plan | None = None
+        self.compile_seconds: list[float] = []
+        self.compilations = 0
+        self.held = "nothing was listed yet"
+        election = Election(options.identity, lease_s=options.lease_duration_s, renew_s=options.lease_renew_s)
+        self.lease = LeaseKeeper(
+            api, options.scope.release_namespace, election, self._lease_changed, retry_s=options.lease_retry_s
+        )
+        self.statuses = StatusWriter(api, options.controller_name, self._wanted, self._wrote)
+
+    def seed(self, live: Live) -> None:
+        """Begin with forms that were live before this process; only before the first plan."""
+        self._live = live
+
+    # What comes from other threads' and parts' calls on this loop.
+
+    def seen(self, plural: str, event: str | None, body: Mapping[str, Any]) -> None:
+        """An event of a watch."""
+        if self.observation.see(plural, event, body):
+            self._dirty.set()
+
+    def restarted(self) -> None:
+        """A watch begins anew: what happened meanwhile is known by a list only."""
+        self._list_now.set()
+
+    def replicas_changed(self) -> None:
+        """What the replicas say has changed."""
+        self.statuses.wake()
+
+    def _lease_changed(self, held: bool) -> None:
+        self._replicas.serve(held and self.planned is not None)
+        self.statuses.wake()
+
+    # What runs.
+
+    async def run(self) -> None:
+        """List, compile, elect and write until cancelled; what fails unforeseen ends all of it."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_listing())
+            tasks.create_task(self._keep_compiling())
+            tasks.create_task(self.lease.run())
+            tasks.create_task(self.statuses.run())
+
+    async def _keep_listing(self) -> None:
+        while True:
+            self._list_now.clear()
+            inventory = self.observation.inventory
+            changed = await inventory.refresh()
+            if inventory.failure:
+                self._log.warning("list failed", reason=inventory.failure)
+            if changed or self.held or self._shrunk_at:
+                self._dirty.set()
+            wait_s = _RETRY_LIST_S if inventory.failure else self._options.list_interval_s
+            try:
+                await asyncio.wait_for(self._list_now.wait(), wait_s)
+            except TimeoutError:
+                continue
+
+    async def _keep_compiling(self) -> None:
+        while True:
+            await self._dirty.wait()
+            # What comes meanwhile is compiled with it.
+            await asyncio.sleep(self._options.debounce_s)
+            self._dirty.clear()
+            self._compile()
+
+    def _compile(self) -> None:
+        inventory = self.observation.inventory
+        if not inventory.is_complete or inventory.failure:
+            # Never a partial snapshot: what is live stays until everything has been listed (DECISIONS 47).
+            self.held = inventory.failure or "not every kind was listed yet"
+            return
+        began_s = time.perf_counter()
+        planned = plan(self.observation.world(), self._live, self._contests)
+        self.compile_seconds = [*self.compile_seconds[-999:], time.perf_counter() - began_s]
+        self.compilations += 1
+        first = self.planned is None
+        if not self._publish(planned):
+            return
+        self.held = ""
+        self.planned, self._live = planned, planned.live
+        if first:
+            self._replicas.serve(self.lease.held)
+        self.statuses.wake()
+
+    def _publish(self, planned: Plan) -> bool:
+        """Give the plan to the replicas, unless it would lose most of the policies: then a second list must agree."""
+        version = planned.distribution.version
+        self._replicas.expect(self.observation.ready_replicas())
+        confirmed = self._shrunk_at == version
+        if self._replicas.publish(planned.distribution, confirmed=confirmed):
+            self._shrunk_at = ""
+            return True
+        self.held = f"distribution {version} would lose most policies: waits for a second complete list"
+        self._log.warning("push held", reason=self.held)
+        self._shrunk_at = version
+        self._list_now.set()
+        return False
+
+    # Status.
+
+    def replicas(self) -> Replicas:
+        """What the replicas say now."""
+        names = self.observation.ready_replicas() | set(self._replicas.nodes())
+        return Replicas(self._replicas.acked(), len(names), self._replicas.quarantined())
+
+    def _wanted(self) -> Mapping[str, Wanted]:
+        if self.planned is None or not self.lease.held:
+            return {}
+        return self._judge.judge(
+            self.planned, self.observation.policies.objects(), self.observation.profiles.objects(), self.replicas()
+        )
+
+    def _wrote(self, wanted: Wanted, body: bytes) -> None:
+        """Know what was written before the watch tells it."""
+        plural = "ratelimitpolicies" if wanted.kind == "RateLimitPolicy" else "cacheprofiles"
+        self.observation.see(plural, "MODIFIED", msgspec.json.decode(body))

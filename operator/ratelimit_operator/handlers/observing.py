@@ -1,0 +1,143 @@
+"""What the operator knows of the cluster: events and lists in, a world out. Belongs to the control loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ratelimit_operator.api.objects import observe_policy, observe_profile
+from ratelimit_operator.cluster.api_server import (
+    CONFIG_MAPS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    POLICIES,
+    PROFILES,
+    ApiServer,
+)
+from ratelimit_operator.cluster.inventory import Inventory, Kept
+from ratelimit_operator.handlers.watching import Watched
+from ratelimit_operator.plan.distribution import Enforcement
+from ratelimit_operator.plan.index import Index, key_of
+from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, Scope, World
+
+SETTINGS_CONFIG_MAP: Final = "tidegate-settings"
+"""ConfigMap of the kill switch, in the release's namespace (DECISIONS 50)."""
+
+_SERVICE_LABEL: Final = "kubernetes.io/service-name"
+
+Ready = Mapping[str, bool]
+"""Replicas by name, and whether they are ready."""
+
+
+def _labels(body: Mapping[str, Any], _before: object) -> Mapping[str, str]:
+    return dict(body["metadata"].get("labels") or {})
+
+
+def _endpoints(body: Mapping[str, Any], _before: object) -> Ready:
+    """The replicas of an EndpointSlice: a pod's name, else its first address."""
+    found = {}
+    for each in body.get("endpoints") or ():
+        name = (each.get("targetRef") or {}).get("name") or next(iter(each.get("addresses") or ("",)))
+        # Unknown counts as ready, as Kubernetes asks of consumers.
+        found[name] = (each.get("conditions") or {}).get("ready") is not False
+    return found
+
+
+def _enforcement(body: Mapping[str, Any], _before: object) -> str:
+    return str((body.get("data") or {}).get("enforcement", ""))
+
+
+class Observation:
+    """Everything that was seen.
+
+    Args:
+        api: The API server.
+        scope: Of the release.
+        service: Name of the service's Service.
+    """
+
+    def __init__(self, api: ApiServer, scope: Scope, service: str) -> None:
+        self._scope = scope
+        self._service = service
+        everywhere = sorted(scope.namespaces) or [""]
+        own = [scope.release_namespace]
+        self.policies: Index[ObservedPolicy] = Index(observe_policy)
+        self.profiles: Index[ObservedProfile] = Index(observe_profile)
+        self._namespaces: Index[Mapping[str, str]] = Index(_labels)
+        self._slices: Index[Ready] = Index(_endpoints)
+        self._settings: Index[str] = Index(_enforcement)
+        profile_places = sorted({*scope.namespaces, *own}) if scope.namespaces else [""]
+        kinds = {
+            "ratelimitpolicies": Kept(POLICIES, self.policies, everywhere),
+            "cacheprofiles": Kept(PROFILES, self.profiles, profile_places),
+            "endpointslices": Kept(
+                ENDPOINT_SLICES, self._slices, own, {"labelSelector": f"{_SERVICE_LABEL}={service}"}
+            ),
+            "configmaps": Kept(
+                CONFIG_MAPS, self._settings, own, {"fieldSelector": f"metadata.name={SETTINGS_CONFIG_MAP}"}
+            ),
+        }
+        if scope.reads_labels:
+            kinds["namespaces"] = Kept(NAMESPACES, self._namespaces)
+        self.inventory = Inventory(api, kinds)
+        self.last_event_s: dict[str, float] = {}
+
+    def watched(self) -> list[Watched]:
+        """What has to be watched."""
+        group, version = "tidegate.dev", "v1alpha1"
+        ours = [(group, version, "ratelimitpolicies"), (group, version, "cacheprofiles")]
+        scope = self._scope
+        labels = [("", "v1", "namespaces")] if scope.reads_labels else []
+        places = sorted({*scope.namespaces, scope.release_namespace}) if scope.namespaces else []
+        return [
+            Watched([*ours, *labels], namespaces=places, scans=not scope.namespaces),
+            Watched(
+                [("discovery.k8s.io", "v1", "endpointslices"), ("", "v1", "configmaps")],
+                namespaces=[scope.release_namespace],
+                names={"configmaps": SETTINGS_CONFIG_MAP},
+                labels={"endpointslices": f"{_SERVICE_LABEL}={self._service}"},
+            ),
+        ]
+
+    def see(self, plural: str, event: str | None, body: Mapping[str, Any]) -> bool:
+        """An event has come; True: what is known has changed."""
+        kind = self.inventory.kinds.get(plural)
+        if kind is None or not self._concerns(plural, body):
+            return False
+        self.last_event_s[plural] = time.monotonic()
+        if event == "DELETED":
+            return kind.index.remove(body)
+        return kind.index.put(body, time.monotonic())
+
+    def _concerns(self, plural: str, body: Mapping[str, Any]) -> bool:
+        """A watch with names or selectors tells of nothing else; kopf's own are kept as narrow here."""
+        metadata = body["metadata"]
+        if plural == "configmaps":
+            return key_of(metadata) == f"{self._scope.release_namespace}/{SETTINGS_CONFIG_MAP}"
+        if plural == "endpointslices":
+            return (metadata.get("labels") or {}).get(_SERVICE_LABEL) == self._service
+        if plural == "ratelimitpolicies":
+            return self._scope.covers(metadata["namespace"])
+        return True
+
+    def world(self) -> World:
+        """All of it, as a plan takes it."""
+        return World(
+            policies=self.policies.objects(),
+            profiles=self.profiles.objects(),
+            namespaces=self._namespaces.objects(),
+            scope=self._scope,
+            enforcement=self.enforcement(),
+        )
+
+    def enforcement(self) -> Enforcement:
+        """Position of the kill switch; a word that nobody knows enforces."""
+        written = next(iter(self._settings.objects().values()), "")
+        return Enforcement.SHADOW if written == Enforcement.SHADOW.value else Enforcement.ENFORCE
+
+    def ready_replicas(self) -> frozenset[str]:
+        """Ready endpoints of the service."""
+        return frozenset(
+            name for ready in self._slices.objects().values() for name, is_ready in ready.items() if is_ready
+        )
