@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from ratelimit_service.algorithms.limit import Algorithm, FailureMode
 from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.store import NEVER_US, Role, Source
+from support.real_store import Connected, Servers, connected, real_harness
 from support.store_harness import (
     BOUNDED,
     HARNESSES,
@@ -25,9 +27,30 @@ from support.store_harness import (
 Make = Callable[..., StoreHarness]
 
 
-@pytest.fixture(params=list(HARNESSES))
-def harness(request: pytest.FixtureRequest) -> StoreHarness:
+REAL = {f"{mode} {servers.value}": (mode == "exact", servers) for servers in Servers for mode in ("exact", "leased")}
+"""Shared stores over real servers: how they count, and how Redis is set up."""
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Callable[[Servers], Connected]]:
+    """Real servers, started when the first test asks for them."""
+    started: dict[Servers, Connected] = {}
+    with contextlib.ExitStack() as stack:
+
+        def given(kind: Servers) -> Connected:
+            if kind not in started:
+                started[kind] = stack.enter_context(connected(kind))
+            return started[kind]
+
+        yield given
+
+
+@pytest.fixture(params=[*HARNESSES, *REAL])
+def harness(request: pytest.FixtureRequest, servers: Callable[[Servers], Connected]) -> StoreHarness:
     """Each store with room enough."""
+    if request.param in REAL:
+        exact, kind = REAL[request.param]
+        return real_harness(StoreOptions(), servers(kind), exact=exact)
     return HARNESSES[request.param](StoreOptions())
 
 
