@@ -80,12 +80,14 @@ def envoy_gateway(folder: Path, objects: Sequence[Mapping[str, Any]], *, second_
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     found: Resources = {"listeners": [], "routes": [], "clusters": []}
-    for message in _messages(yaml.safe_load(done.stdout)):
+    for packed in _messages(yaml.safe_load(done.stdout)):
+        # A dump packs resources as Any; in a static configuration they stand as what they are.
+        message = {key: value for key, value in packed.items() if key != "@type"}
         if "filterChains" in message or "defaultFilterChain" in message:
             found["listeners"].append(message)
         elif "virtualHosts" in message:
             found["routes"].append(message)
-        elif "connectTimeout" in message and "name" in message:
+        elif "connectTimeout" in message and "name" in message and message not in found["clusters"]:
             found["clusters"].append(message)
     return found
 

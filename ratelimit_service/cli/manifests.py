@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 import msgspec
@@ -13,7 +14,7 @@ from rich.text import Text
 from ratelimit_service.cli.validate import problem_text
 from ratelimit_service.policy.compile import CompileOptions, plan_set, refuses
 from ratelimit_service.policy.decode import decode
-from ratelimit_service.policy.documents import SourceFile, parse, plain
+from ratelimit_service.policy.documents import MAX_FILE_BYTES, SourceFile, parse, plain
 from ratelimit_service.policy.model import RateLimitPolicy
 from ratelimit_service.policy.plan import assemble
 from ratelimit_service.policy.problems import Problem, Severity
@@ -22,6 +23,9 @@ from ratelimit_service.policy.targets.topology import Topology, is_gateway_api, 
 from ratelimit_service.policy.wording import count_text
 from ratelimit_service.sources.loading import read_file
 from ratelimit_service.sources.scan import scan
+
+STDIN: Final = "-"
+"""Path that stands for standard input."""
 
 
 class Manifests(msgspec.Struct, frozen=True):
@@ -41,10 +45,15 @@ class Manifests(msgspec.Struct, frozen=True):
 
 
 def read_manifests(paths: Sequence[str]) -> Manifests:
-    """Read files and folders as one set; tells every problem and exits with 1 when any of them refuses the set."""
-    seen = scan(paths)
+    """Read files and folders as one set, `-`: standard input, where `kubectl get -o yaml` may write.
+
+    Tells every problem and exits with 1 when any of them refuses the set.
+    """
+    seen = scan([path for path in paths if path != STDIN])
     problems = list(seen.problems)
     files: list[SourceFile] = []
+    if STDIN in paths:
+        files.append(SourceFile("standard input", sys.stdin.buffer.read(MAX_FILE_BYTES + 1)))
     for stamp in seen.files:
         content = read_file(stamp.name)
         if isinstance(content, Problem):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from ratelimit_service.cli.main import main
@@ -179,3 +180,23 @@ def test_a_host_that_nothing_answers_to_is_told() -> None:
     )  # fmt: skip
 
     assert "nothing there answers to host example.com" in done.output
+
+
+def test_standard_input_is_a_file_like_any_other() -> None:
+    """What `kubectl get -o yaml` writes: one `kind: List`."""
+    documents = yaml.safe_load_all(Path(policy_set("route")).read_text(encoding="utf-8"))
+    listing = yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": list(documents)})
+    done = CliRunner().invoke(main, ["render", "istio", "-"], input=listing)
+
+    assert done.exit_code == 0, done.output
+    assert done.output == run("render", "istio", policy_set("route")).output
+
+
+@pytest.mark.parametrize("command", ["istio", "envoy-gateway"])
+def test_one_gateway_can_be_chosen(command: str) -> None:
+    """The others are left out; the choice has to be there."""
+    done = run("render", command, policy_set("route"), "--gateway", "shop/edge", "--format", "json")
+    wrong = run("render", command, policy_set("route"), "--gateway", "shop/other")
+
+    assert json.loads(done.output)["metadata"]["name"] == "tidegate-edge"
+    assert (wrong.exit_code, "there is shop/edge" in wrong.output) == (1, True)
