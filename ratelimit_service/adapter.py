@@ -42,6 +42,7 @@ from ratelimit_service.library.measures import (
     percentiles,
     samples_of,
 )
+from ratelimit_service.library.optimizer import RateLimitingPerformanceOptimizer
 from ratelimit_service.library.profiles import config_of
 from ratelimit_service.library.quotas import quota_of
 from ratelimit_service.library.results import (
@@ -73,6 +74,7 @@ __all__ = [
     "RateLimitingCacheAdapter",
     "RateLimitingCacheWarmer",
     "RateLimitingHealth",
+    "RateLimitingPerformanceOptimizer",
     "RateLimitingStats",
     "SlidingWindowRateLimit",
     "TokenBucketRateLimit",
