@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "render": "ratelimit_service.cli.render",
     "counters": "ratelimit_service.cli.counters",
     "reset": "ratelimit_service.cli.reset",
+    "migrate": "ratelimit_service.cli.migrate",
 }
 """Subcommand → module that defines a click command of the same name."""
 

@@ -13,6 +13,7 @@ from ratelimit_service.library.results import InvalidRateLimit
 from ratelimit_service.policy.profile_model import (
     DEFAULT_CRITICAL_PERCENT,
     DEFAULT_WARNING_PERCENT,
+    NewMaster,
     WarmingMode,
 )
 from ratelimit_service.redis_server.address_model import RedisAddress
@@ -26,6 +27,7 @@ _RANGES: Final = {
     "horizon_ms": (10, 10_000),
     "slots": (1, 1_000),
     "standing_percent": (0, 50),
+    "wait_replicas": (0, 100),
     "max_keys": (1, 100_000_000),
     "max_memory_bytes": (_MIB, 2**50),
     "warning_percent": (1, 99),
@@ -57,6 +59,8 @@ class RateLimitConfig(msgspec.Struct, frozen=True, kw_only=True):
         horizon_ms: How far ahead a lease reaches.
         slots: Most replicas that there will be; None: not known. Makes the bound of failure mode `Share` known.
         standing_percent: Part of every limit that replicas own without asking; needs `slots`.
+        wait_replicas: Replicas of the Redis server that must have a grant before it is spent; 0: none.
+        new_master: What follows when Redis has lost its memory.
         max_keys, max_memory_bytes: What is held in this process at the most.
         warning_percent: Of these; from here on expired keys and idle limits go first, and nothing is warmed.
         critical_percent: From here on new keys of a crowding limit count in hashed counters that they share.
@@ -78,6 +82,8 @@ class RateLimitConfig(msgspec.Struct, frozen=True, kw_only=True):
     horizon_ms: int = 200
     slots: int | None = None
     standing_percent: int = 0
+    wait_replicas: int = 0
+    new_master: NewMaster = NewMaster.LEARN
     max_keys: int = 1_000_000
     max_memory_bytes: int = 200 * _MIB
     warning_percent: int = DEFAULT_WARNING_PERCENT

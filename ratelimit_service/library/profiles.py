@@ -12,7 +12,7 @@ from ratelimit_service.library.config import RateLimitConfig
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
 from ratelimit_service.policy.problems import Problem
-from ratelimit_service.policy.profile_model import CacheProfile, LeaseMode, StoreType
+from ratelimit_service.policy.profile_model import CacheProfile, Durability, LeaseMode, StoreType
 from ratelimit_service.redis_server.address import InvalidStoreAddress
 from ratelimit_service.store_address import from_profile
 
@@ -53,6 +53,8 @@ def _with_store(config: RateLimitConfig, manifest: CacheProfile, secrets: Path) 
         horizon_ms=leases.horizon_us // _US_PER_MS,
         slots=leases.slots or config.slots,
         standing_percent=leases.standing_share,
+        wait_replicas=1 if spec.store.durability is Durability.WAIT else config.wait_replicas,
+        new_master=spec.store.new_master or config.new_master,
     )
     if spec.store.type is StoreType.MEMORY:
         return msgspec.structs.replace(config, redis=None)

@@ -203,6 +203,7 @@ def _is_redis(store: Store) -> bool:
 
 def _redis_quota(config: RateLimitConfig, clock: Clock, store: Store | None) -> Quota:
     from ratelimit_service.quota.leases.book import LeaseSettings  # noqa: PLC0415
+    from ratelimit_service.quota.leases.masters import NewMasterRule  # noqa: PLC0415
     from ratelimit_service.quota.leases.replica import ReplicaSettings  # noqa: PLC0415
     from ratelimit_service.quota.redis.store import RedisStore  # noqa: PLC0415
 
@@ -210,5 +211,10 @@ def _redis_quota(config: RateLimitConfig, clock: Clock, store: Store | None) -> 
         return RedisQuota(store, config.max_keys)
     assert config.redis is not None
     leases = LeaseSettings(exact=config.exact, horizon_us=config.horizon_ms * 1_000, max_keys=config.max_keys)
-    settings = ReplicaSettings(leases=leases, slots=config.slots, standing_percent=config.standing_percent)
-    return RedisQuota(RedisStore(config.redis, settings, clock), config.max_keys)
+    settings = ReplicaSettings(
+        leases=leases,
+        slots=config.slots,
+        standing_percent=config.standing_percent,
+        new_master=NewMasterRule(config.new_master.value),
+    )
+    return RedisQuota(RedisStore(config.redis, settings, clock, wait_replicas=config.wait_replicas), config.max_keys)

@@ -38,7 +38,7 @@ def test_it_is_built_from_urls_profiles_and_caches(tmp_path: Path) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(
         "apiVersion: tidegate.dev/v1alpha1\nkind: CacheProfile\nmetadata: {name: mine}\n"
-        "spec:\n  store: {type: Redis, endpoints: ['127.0.0.1:1']}\n"
+        "spec:\n  store: {type: Redis, endpoints: ['127.0.0.1:1'], durability: Wait, newMaster: Trust}\n"
         "  leases: {mode: Exact, horizon: 100ms, slots: 4, standingShare: 10}\n"
         "  l1: {maxEntries: 1000, warningPercent: 50, criticalPercent: 60}\n"
     )
@@ -47,6 +47,7 @@ def test_it_is_built_from_urls_profiles_and_caches(tmp_path: Path) -> None:
     cache: CacheService[int] = CacheService(CacheSettings(redis=parse_store_url(AWAY)))
 
     assert limiter.config.redis is not None
+    assert (limiter.config.wait_replicas, limiter.config.new_master.value) == (1, "Trust")
     assert (limiter.config.exact, limiter.config.horizon_ms, limiter.config.slots) == (True, 100, 4)
     assert (limiter.config.max_keys, limiter.config.warning_percent, limiter.config.critical_percent) == (1000, 50, 60)
     assert limiter.cache is not None
