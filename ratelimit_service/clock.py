@@ -13,6 +13,8 @@ from typing import Final
 from ratelimit_service.algorithms.limit import Instant
 
 MOST_SLEW_PPM: Final = 500
+_STEP_US: Final = 1_000_000 // MOST_SLEW_PPM
+"""In less time than this there is no microsecond to slew by."""
 _UNSLEWED_US: Final = 1_000_000 // MOST_SLEW_PPM
 """Less time than this is too short to slew by a microsecond."""
 
@@ -30,6 +32,11 @@ class SlewedWall:
         """What `advance` says whatever the system's clock does; None where it would ask that."""
         passed_us = boot_us - self._boot_us
         return self._wall_us + passed_us if 0 <= passed_us < _UNSLEWED_US else None
+
+    def coast(self, boot_us: int) -> int | None:
+        """As `advance`, where the system's clock makes no difference so soon after the last reading; else None."""
+        passed_us = boot_us - self._boot_us
+        return self._wall_us + passed_us if 0 <= passed_us < _STEP_US else None
 
     def advance(self, system_wall_us: int, boot_us: int) -> int:
         """The slewed wall time at `boot_us`, when the system's clock says `system_wall_us`.

@@ -43,12 +43,14 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         method: What answers it.
+        decides: That is the limiter.
         allowance_us: Time for the answer.
         timeout_ns: How long the caller waits; 0: so long that it cannot go by within one read.
         gzip: Its message may be gzip.
     """
 
     method: Method
+    decides: bool
     allowance_us: int
     timeout_ns: int
     gzip: bool
@@ -88,7 +90,8 @@ def find_route(head: Head, longest_us: int) -> Route | Refusal:
     allowance_us = answer_by_us(0, timeout_us, longest_us)
     if allowance_us is None:
         return TOO_LATE
-    return Route(route.method, allowance_us, timeout_us * 1_000 if timeout_us < _LONG_US else 0, route.gzip)
+    timeout_ns = timeout_us * 1_000 if timeout_us < _LONG_US else 0
+    return Route(route.method, route.decides, allowance_us, timeout_ns, route.gzip)
 
 
 def _find_shape_route(shape: Shape, longest_us: int) -> Route | Refusal:
@@ -96,7 +99,9 @@ def _find_shape_route(shape: Shape, longest_us: int) -> Route | Refusal:
     if not isinstance(call, Call):
         return call
     method = _METHODS.get(call.path)
-    return _UNIMPLEMENTED if method is None else Route(method, longest_us, 0, call.gzip)
+    if method is None:
+        return _UNIMPLEMENTED
+    return Route(method, method is Method.DECIDE, longest_us, 0, call.gzip)
 
 
 def write_answer(wire: Connection, stream: int, answer: Answer) -> None:

@@ -130,7 +130,7 @@ class NativeConnection(asyncio.BufferedProtocol):
         if events:
             self._work(events, now)
         self.flush()
-        held_bytes = wire.held_bytes
+        held_bytes = wire.held_bytes if wire.is_holding else 0
         if held_bytes != self.held_bytes:
             change_bytes, self.held_bytes = held_bytes - self.held_bytes, held_bytes
             self._hub.hold(change_bytes)
@@ -160,7 +160,7 @@ class NativeConnection(asyncio.BufferedProtocol):
     def _work(self, events: list[Event], now: Instant) -> None:
         """Answer what can be answered now; `now` serves the whole batch."""
         hub, wire, reply = self._hub, self._wire, self._spare
-        decide, answer_with, boot_us = hub.decide, wire.answer, now.boot_us
+        decide, answer_with, boot_us, refusal = hub.decide, wire.answer, now.boot_us, self._refusal
         most_bytes = hub.settings.max_message_bytes
         began_ns = _read_ns()
         decided = 0
@@ -168,22 +168,22 @@ class NativeConnection(asyncio.BufferedProtocol):
             if event.__class__ is not Request:
                 self._work_aside(event)
                 continue
-            route = event.head.call
+            stream, head, body = event.stream, event.head, event.body
+            route = head.call
             if route is None:
-                route = event.head.call = find_route(event.head, hub.settings.longest_answer_us)
-            if route.__class__ is not Route or self._refusal is not None:
-                write_refusal(wire, event.stream, self._refusal or cast("Refusal", route))
+                route = head.call = find_route(head, hub.settings.longest_answer_us)
+            if route.__class__ is not Route or refusal is not None:
+                write_refusal(wire, stream, refusal or cast("Refusal", route))
                 continue
-            body = event.body
             size = len(body) - PREFIX_BYTES
-            if 0 <= size <= most_bytes and read_prefix(body) == (0, size) and route.method is Method.DECIDE:
+            if route.decides and 0 <= size <= most_bytes and read_prefix(body) == (0, size):
                 message = body[PREFIX_BYTES:]
             else:
                 unusual = self._read(event, route)
                 if unusual is None:
                     continue
                 message = unusual
-            stream = reply.stream = event.stream
+            reply.stream = stream
             if route.timeout_ns and _read_ns() - began_ns > route.timeout_ns:
                 # The calls before it in this read took so long that its caller has gone.
                 write_refusal(wire, stream, native_calls.TOO_LATE)
@@ -213,7 +213,7 @@ class NativeConnection(asyncio.BufferedProtocol):
         message = read_message(request.body, compressed=route.gzip, most_bytes=most_bytes)
         if isinstance(message, GrpcError):
             write_answer(self._wire, request.stream, message)
-        elif route.method is Method.DECIDE:
+        elif route.decides:
             return message
         elif route.method is Method.CHECK:
             write_answer(self._wire, request.stream, native_calls.check_health(self._hub.health, message))

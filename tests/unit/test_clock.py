@@ -53,3 +53,15 @@ def test_small_difference_is_closed_and_stays_closed() -> None:
     ]
 
     assert read_us == [WALL_US + 500, WALL_US + 1_000, WALL_US + 1_000]
+
+
+def test_coasting_is_advancing_without_the_systems_clock() -> None:
+    """Up to two milliseconds after a reading, whatever the system's clock says; and never backwards."""
+    for passed_us in (0, 1, 1_999, 2_000, -1):
+        wall, twin = SlewedWall(WALL_US, 10_000), SlewedWall(WALL_US, 10_000)
+        coasted_us = wall.coast(10_000 + passed_us)
+
+        if 0 <= passed_us < 2_000:
+            assert coasted_us == twin.advance(WALL_US + HOUR_US, 10_000 + passed_us)
+        else:
+            assert coasted_us is None

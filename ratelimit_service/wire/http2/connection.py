@@ -68,6 +68,11 @@ class Connection(ControlFrames):
         self._out.append(frames.window_update(0, self._window - frames.DEFAULT_WINDOW))
 
     @property
+    def is_holding(self) -> bool:
+        """Whether something has not come whole: else `held_bytes` is 0."""
+        return bool(self._rest or self._receiving or self._blocks.stream)
+
+    @property
     def held_bytes(self) -> int:
         """What is kept of frames and requests that have not come whole."""
         return super().held_bytes + len(self._rest)
@@ -86,7 +91,8 @@ class Connection(ControlFrames):
         if self.finished:
             return events
         self._now_us = now_us
-        self._gone.clear()
+        if self._gone:
+            self._gone.clear()
         had_rest = self._rest
         if had_rest:
             data = had_rest + data

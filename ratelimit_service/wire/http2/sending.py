@@ -110,9 +110,11 @@ class Outgoing:
         if opened is None:
             return
         self.answered += 1
-        if len(message) < _MOST_TEMPLATES:
-            pack, middle, prefix, size = form.templates[len(message)]
-            if size <= self._send_window and size <= self._peer.initial_window + opened and self._plain(stream):
+        length = len(message)
+        if length < _MOST_TEMPLATES and not self._first_block and stream not in self._cut:
+            # Nothing but the answer itself is to be said on this stream.
+            pack, middle, prefix, size = form.templates[length]
+            if size <= self._send_window and size <= self._peer.initial_window + opened:
                 self._send_window -= size
                 self._out.append(
                     pack(form.opening, stream, middle, stream, prefix, message, form.closing, stream, form.trailers)
@@ -120,10 +122,6 @@ class Outgoing:
                 return
         self._open_pending(stream, opened, form.head)
         self._queue(stream, form.data(message), form.trailers)
-
-    def _plain(self, stream: int) -> bool:
-        """Nothing but the answer itself is to be said on this stream."""
-        return not self._first_block and stream not in self._cut
 
     def answer_bare(self, stream: int, head: bytes) -> None:
         """Send an answer that is one header block (gRPC's trailers-only). A closed stream is passed over."""
