@@ -17,6 +17,7 @@ from ratelimit_service.transport.contract import Answer
 from ratelimit_service.transport.native_calls import OK_FORM, Method, Route, find_route, write_answer, write_refusal
 from ratelimit_service.transport.native_hub import Hub
 from ratelimit_service.transport.native_tls import ServerTls, speaks_http2
+from ratelimit_service.transport.native_turns import FIRST_BYTES, next_read_bytes
 from ratelimit_service.wire.grpc.calls import (
     OK_TRAILERS,
     PREFIX_BYTES,
@@ -73,6 +74,7 @@ class NativeConnection(asyncio.BufferedProtocol):
         self._spare = _LateReply(self)
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._refusal: Refusal | None = None
+        self._buffer = hub.buffer[:FIRST_BYTES]
         self.held_bytes = 0
         self._opened_us = self._expires_us = self._active_us = 0
         self._streams_then = 0
@@ -107,16 +109,22 @@ class NativeConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Where the next read goes: one buffer for all connections, since each read is worked through at once."""
-        return self._hub.buffer
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Work through one read. Who fills the whole buffer has more to say, and lets others speak first."""
-        buffer = self._hub.buffer
-        self.data_received(bytes(buffer[:nbytes]))
+        """Work through one read. Who fills the whole buffer has more to say, and waits for its turn."""
+        buffer = self._buffer
+        if nbytes < len(buffer):
+            self.data_received(bytes(buffer[:nbytes]))
+            return
+        began_ns = _read_ns()
+        self.data_received(bytes(buffer))
+        spent_us = (_read_ns() - began_ns) // _NS_PER_US
+        self._buffer = self._hub.buffer[: next_read_bytes(nbytes, spent_us)]
         transport = self._transport
-        if nbytes == len(buffer) and transport is not None and not self._blocked_us and not transport.is_closing():
+        if transport is not None and not self._blocked_us and not transport.is_closing():
             transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._read_on)
+            self._hub.turns.wait(self, self._read_on)
 
     def _read_on(self) -> None:
         if self._transport is not None and not self._blocked_us and not self._transport.is_closing():

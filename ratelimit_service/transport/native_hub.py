@@ -12,6 +12,7 @@ from ratelimit_service.telemetry.histogram import Histogram
 from ratelimit_service.transport.contract import Decider
 from ratelimit_service.transport.health import HealthBoard
 from ratelimit_service.transport.native_settings import NativeSettings, NativeStats
+from ratelimit_service.transport.native_turns import MOST_BYTES, Turns
 from ratelimit_service.wire.grpc.calls import PREFIX_BYTES
 from ratelimit_service.wire.http2.budgets import Abuse
 from ratelimit_service.wire.http2.events import ConnectionLimits
@@ -23,7 +24,6 @@ _US_PER_S: Final = 1_000_000
 _SLICE: Final = 250
 """Connections looked at in one go: well below a millisecond."""
 _AGE_SPREAD: Final = 0.1
-_READ_BYTES: Final = 32 * 1024
 
 
 class Hub:
@@ -39,6 +39,7 @@ class Hub:
         health: What the health service answers.
         wire_limits: Of each connection.
         buffer: What is read goes here first.
+        turns: Clients that have more to say than is read at one go.
         draining: No new connection is taken.
         connections: All that are open.
     """
@@ -54,8 +55,8 @@ class Hub:
         self.wire_limits: Final = ConnectionLimits(
             streams=settings.max_streams, body_bytes=settings.max_message_bytes + PREFIX_BYTES
         )
-        # Small, so that no client holds the loop for more than about two milliseconds at one go.
-        self.buffer: Final = memoryview(bytearray(_READ_BYTES))
+        self.buffer: Final = memoryview(bytearray(MOST_BYTES))
+        self.turns: Final = Turns()
         self.draining = False
         self.connections: dict[NativeConnection, None] = {}
         self._abuse = dict.fromkeys(Abuse, 0)
@@ -88,6 +89,7 @@ class Hub:
             return
         del self.connections[connection]
         self._late.pop(connection, None)
+        self.turns.forget(connection)
         self._closed_streams += streams
         if not self.connections:
             self._empty.set()

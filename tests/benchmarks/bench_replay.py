@@ -65,24 +65,25 @@ class Sink(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = 0
+        self._is_closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take."""
         self.written += len(data)
 
     def is_closing(self) -> bool:
-        """Never."""
-        return False
+        """Whether the server has closed it."""
+        return self._is_closing
 
     def pause_reading(self) -> None:
-        """Reads come as they were recorded."""
+        """Reads come in the order in which they were recorded."""
 
     def resume_reading(self) -> None:
-        """Reads come as they were recorded."""
+        """Reads come in the order in which they were recorded."""
 
     def close(self) -> None:
-        """The connection is of no use after this: what was recorded is no good traffic."""
-        raise RuntimeError("the transport closed a connection of the generator")
+        """Take no more."""
+        self._is_closing = True
 
 
 async def record(scenario: Scenario, calls: int) -> list[Chunk]:
@@ -133,8 +134,9 @@ def replay(chunks: Sequence[Chunk], profile: cProfile.Profile | None) -> tuple[i
     """(calls, reads, seconds of processor time) of what comes after the warm-up."""
     shared = hub()
     clients = [NativeConnection(shared, None) for _ in range(1 + max(chunk.connection for chunk in chunks))]
-    for client in clients:
-        client.connection_made(Sink())
+    sockets = [Sink() for _ in clients]
+    for client, socket in zip(clients, sockets, strict=True):
+        client.connection_made(socket)
     warm = int(len(chunks) * WARM_SHARE)
 
     def give(given: Sequence[Chunk]) -> None:
@@ -156,6 +158,8 @@ def replay(chunks: Sequence[Chunk], profile: cProfile.Profile | None) -> tuple[i
     else:
         give(chunks[warm:])
     spent_s = (time.thread_time_ns() - begun_ns) / 1e9
+    if any(socket.is_closing() for socket in sockets):
+        raise RuntimeError("the transport closed a connection of the generator")
     return sum(client.streams_seen for client in clients) - calls, len(chunks) - warm, spent_s
 
 
