@@ -14,18 +14,17 @@ from typing import Final
 
 import structlog
 
+from ratelimit_service.assembly.sources import make_source
 from ratelimit_service.assembly.stores import Stores
 from ratelimit_service.assembly.transports import TRANSPORTS
 from ratelimit_service.clock import Clock
 from ratelimit_service.errors import TidegateError
 from ratelimit_service.limiter.engine import Limiter
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.policy.compile import CompileOptions
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.service_view import ServiceView
 from ratelimit_service.settings import Compat, ServeSettings
 from ratelimit_service.sources.contract import Applied, Refused
-from ratelimit_service.sources.files import FileSource
 from ratelimit_service.telemetry import logs
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.transport.addresses import CannotListen
@@ -85,15 +84,10 @@ class Service:
             metrics=metrics,
             clock=clock.read,
             deadline_us=settings.deadline_us,
-            waits_for_policies=settings.start_without_policies,
+            waits_for_policies=settings.start_without_policies or settings.xds is not None,
         )
         metrics.bound = self.view.bound
-        self._source = FileSource(
-            [str(path) for path in settings.policies],
-            self._apply,
-            CompileOptions(merge_domain_config=settings.merge_domain_config),
-            self.view,
-        )
+        self._source = make_source(settings, self._apply, self.view)
         self._admin = AdminServer([settings.admin], self.view, exposed=settings.admin_expose)
         try:
             self._transport = TRANSPORTS[settings.transport](limiter, clock.read, settings, metrics.request_duration)
@@ -121,6 +115,7 @@ class Service:
         self._transport.set_serving(self.view.readiness().ready)
 
     async def _load(self) -> None:
+        # An operator that is away is no reason to end: the service waits for it, unready.
         outcome = await self._source.start()
         if isinstance(outcome, Refused) and not self._settings.start_without_policies:
             raise StartRefused("policies", [str(problem) for problem in outcome.problems])

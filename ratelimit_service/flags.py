@@ -41,7 +41,36 @@ class Flag(msgspec.Struct, frozen=True):
 
 
 FLAGS: Final[tuple[Flag, ...]] = (
-    Flag("--policies", "", "File or folder of policies; may be repeated.", separator=":"),
+    Flag(
+        "--policies",
+        "",
+        "File or folder of policies, may be repeated; or xds://HOST:PORT[,HOST:PORT] of an operator.",
+        separator=":",
+    ),
+    Flag(
+        "--xds-node",
+        "",
+        "Name of this replica for the operator; not given: the host's, which is the pod's.",
+    ),
+    Flag("--xds-type", "tidegate", "Whose resources are asked for: tidegate, or envoyproxy for its RateLimitConfig."),
+    Flag(
+        "--xds-ca",
+        "",
+        "PEM file of the CAs of the operator's certificate; without it and --xds-cert the stream is not encrypted.",
+    ),
+    Flag(
+        "--xds-cert",
+        "",
+        "PEM file of this replica's certificate chain for the operator.",
+    ),
+    Flag("--xds-key", "", "PEM file of its private key."),
+    Flag(
+        "--xds-server-name",
+        "",
+        "Name to expect in the operator's certificate; not given: the host's.",
+    ),
+    Flag("--xds-snapshot", "", "Folder where the last good set is kept, to start from while no operator answers."),
+    Flag("--xds-bootstrap", "", "Folder with a set that the operator keeps, for a first start without it."),
     Flag("--store", MEMORY_STORE, "Where hits are counted: memory:// or redis://HOST:PORT and its kin."),
     Flag("--grpc", "0.0.0.0:8081", "HOST:PORT or unix:PATH that Envoy asks; may be repeated.", separator=","),
     Flag("--admin", "0.0.0.0:8080", "HOST:PORT of health, metrics and debug pages."),
@@ -120,11 +149,39 @@ FLAGS: Final[tuple[Flag, ...]] = (
 )
 
 
+XDS_SCHEME: Final = "xds://"
+"""How a value of `--policies` begins that names an operator."""
+
+
 def environment_texts(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """What the environment says, by flag; a variable that is empty says nothing, and our own name comes first."""
-    texts = {}
+    """What the environment says, by flag; a variable that is empty says nothing, and our own name comes first.
+
+    `CONFIG_TYPE=GRPC_XDS_SOTW` with its companions, as Envoy Gateway starts envoyproxy/ratelimit, is understood too.
+    """
+    texts = _upstream_xds(environment)
     for flag in FLAGS:
         said = next(filter(None, map(environment.get, flag.environment)), None)
         if said is not None:
-            texts[flag.name] = tuple(said.split(flag.separator)) if flag.separator else (said,)
+            parts = flag.separator and not said.startswith(XDS_SCHEME)
+            texts[flag.name] = tuple(said.split(flag.separator)) if parts else (said,)
     return texts
+
+
+_UPSTREAM_TLS: Final = {
+    "--xds-ca": "CONFIG_GRPC_XDS_SERVER_TLS_CACERT",
+    "--xds-cert": "CONFIG_GRPC_XDS_CLIENT_TLS_CERT",
+    "--xds-key": "CONFIG_GRPC_XDS_CLIENT_TLS_KEY",
+    "--xds-server-name": "CONFIG_GRPC_XDS_SERVER_TLS_SAN",
+}
+
+
+def _upstream_xds(environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Where envoyproxy/ratelimit would ask, if it is told to ask."""
+    if environment.get("CONFIG_TYPE") != "GRPC_XDS_SOTW":
+        return {}
+    server = environment.get("CONFIG_GRPC_XDS_SERVER_URL") or "localhost:18000"
+    names = {"--xds-node": "CONFIG_GRPC_XDS_NODE_ID"}
+    if environment.get("CONFIG_GRPC_XDS_SERVER_USE_TLS", "").lower() in ("1", "t", "true"):
+        names |= _UPSTREAM_TLS
+    said = {flag: (environment[name],) for flag, name in names.items() if environment.get(name)}
+    return {"--policies": (f"{XDS_SCHEME}{server}",), "--xds-type": ("envoyproxy",), **said}

@@ -148,12 +148,26 @@ class ServiceView:
         self._snapshot = snapshot
         return Applied(snapshot.version)
 
+    def stream_changed(self, connected: bool, address: str, reason: str) -> None:
+        """Count and log that the stream to the operator is there, or not any more."""
+        self._metrics.config.stream_changed(connected)
+        if connected:
+            self._log.info("operator connected", address=address)
+        else:
+            stays = "nothing is in force" if self._snapshot is None else "what was in force stays"
+            self._log.warning(f"no operator, {stays}", address=address, reason=reason)
+
+    def source_told(self, message: str) -> None:
+        """Log what a source cannot do and goes on without."""
+        self._log.warning("source of policies", problem=message)
+
     def load_succeeded(self, applied: Applied, duration_us: int) -> None:
         """Count and log a set that is in force."""
         self._problems = tuple(str(problem) for problem in applied.warnings)
         rules = self.rule_count()
         domains = 0 if self._snapshot is None else len(self._snapshot.domains)
         self._metrics.config.applied(applied.version, domains=domains, rules=rules, wall_us=self._clock().wall_us)
+        self._metrics.config.shadow = self._limiter.is_shadow
         self._log_problems(applied.warnings)
         self._log.info(
             "policies in force", version=applied.version, domains=domains, rules=rules, duration_ms=duration_us // 1000

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+import socket
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ import msgspec
 
 from ratelimit_service.addresses import Address, InvalidAddress, parse_address
 from ratelimit_service.errors import TidegateError
-from ratelimit_service.flags import FLAGS, MEMORY_STORE
+from ratelimit_service.flags import FLAGS, MEMORY_STORE, XDS_SCHEME
 from ratelimit_service.policy.quantities import duration_text, duration_us, quantity_bytes, quantity_text
 from ratelimit_service.redis_server.address import InvalidStoreAddress, parse_store_url
 from ratelimit_service.redis_server.address_model import RedisAddress
+from ratelimit_service.xds_address import XDS_TYPES, InvalidXdsAddress, XdsAddress, parse_servers
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 
@@ -52,11 +54,13 @@ class LogLevel(enum.Enum):
 class ServeSettings(msgspec.Struct, frozen=True):
     """Everything that `serve` was told, checked.
 
-    Fields are the flags of `FLAGS`, with units in their names. `store` None: the memory of the process. `tls_cert` and
+    Fields are the flags of `FLAGS`, with units in their names. `xds` None: policies come from files, else `policies` is
+    empty. `store` None: the memory of the process. `tls_cert` and
     `tls_key` are there together or not at all; `client_ca` needs them, and `client_sans` need `client_ca`.
     """
 
     policies: tuple[Path, ...]
+    xds: XdsAddress | None
     store: RedisAddress | None
     grpc: tuple[Address, ...]
     admin: Address
@@ -229,8 +233,10 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         read.complain("--drain-grace", "includes --drain-delay, so it cannot be shorter")
     tls_cert, tls_key, client_ca, client_sans = _tls(read)
     start_without_policies = read.switch("--start-without-policies")
+    xds = _xds(read)
     settings = ServeSettings(
-        policies=_policies(read, may_come_later=start_without_policies),
+        policies=() if xds is not None else _policies(read, may_come_later=start_without_policies),
+        xds=xds,
         store=_store(read),
         grpc=tuple(read.address("--grpc", text) for text in read.texts("--grpc")),
         admin=_admin(read),
@@ -277,6 +283,40 @@ def _policies(read: _Reader, *, may_come_later: bool) -> tuple[Path, ...]:
         for path in paths:
             read.must_be_there("--policies", path, "no such file or folder", lambda _mode: True)
     return paths
+
+
+def _xds(read: _Reader) -> XdsAddress | None:
+    """The operator to follow, None: there is none, or what is said of it is wrong."""
+    texts = read.texts("--policies")
+    if not any(text.startswith(XDS_SCHEME) for text in texts):
+        for flag in ("--xds-ca", "--xds-cert", "--xds-key", "--xds-snapshot", "--xds-bootstrap"):
+            if read.text(flag):
+                read.complain(flag, f"goes with --policies {XDS_SCHEME}HOST:PORT")
+        return None
+    if len(texts) > 1:
+        read.complain("--policies", "an operator is the only source of policies; name it alone")
+    servers: tuple[Address, ...] = ()
+    try:
+        servers = parse_servers(texts[0])
+    except InvalidXdsAddress as wrong:
+        for problem in wrong.problems:
+            read.complain("--policies", problem)
+    ca, cert, key = (read.file(flag) for flag in ("--xds-ca", "--xds-cert", "--xds-key"))
+    if (cert is None) != (key is None):
+        read.complain("--xds-cert" if cert is None else "--xds-key", "certificate and key go together")
+    if cert is not None and ca is None:
+        read.complain("--xds-ca", "is needed with --xds-cert: the operator is trusted by its CA")
+    return XdsAddress(
+        servers=servers,
+        node=read.text("--xds-node") or socket.gethostname(),
+        resources=read.one_of("--xds-type", XDS_TYPES),
+        ca=str(ca or ""),
+        cert=str(cert or ""),
+        key=str(key or ""),
+        server_name=read.text("--xds-server-name"),
+        snapshot=read.text("--xds-snapshot"),
+        bootstrap=read.text("--xds-bootstrap"),
+    )
 
 
 def _store(read: _Reader) -> RedisAddress | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.limiter.accounting import Accountant
 from ratelimit_service.limiter.call import Call
@@ -53,16 +55,26 @@ class Limiter:
 
     def __init__(self, stores: Mapping[str, Store], settings: LimiterSettings, counters: CounterTable) -> None:
         self._stores = stores
-        self._settings = settings
+        self._given = settings
         self._counters = counters
         self._sources = counters.sources
-        labels = Labels(counters.max_series)
-        self._planner = Planner(settings, counters, labels)
-        self._recipes = Recipes(settings, counters, labels, self._store_of)
+        self._labels = Labels(counters.max_series)
         self._forms = Forms()
-        self._accountant = Accountant(settings, counters)
+        self._follow(settings)
         self._memo: Memo[Plan | SimplePlan | SeveralPlan] = Memo(settings.memo_bytes)
         self._snapshot: Snapshot | None = None
+
+    def _follow(self, settings: LimiterSettings) -> None:
+        """Decide by these switches from now on; calls that wait for a store are answered by them too."""
+        self._settings = settings
+        self._planner = Planner(settings, self._counters, self._labels)
+        self._recipes = Recipes(settings, self._counters, self._labels, self._store_of)
+        self._accountant = Accountant(settings, self._counters)
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether nothing is rejected, by `--shadow-mode` or by the kill switch."""
+        return self._settings.shadow_mode
 
     def apply(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force for every call from now on; counts of limits that stay are kept."""
@@ -74,6 +86,9 @@ class Limiter:
                     limits = {**limits, **of_profile}
             store.apply(limits)
         self._snapshot = snapshot
+        shadow_mode = self._given.shadow_mode or snapshot.shadow
+        if shadow_mode != self._settings.shadow_mode:
+            self._follow(msgspec.structs.replace(self._given, shadow_mode=shadow_mode))
         self._recipes.clear()
         self._forms.clear()
         self._memo.clear()

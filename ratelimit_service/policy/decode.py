@@ -82,6 +82,13 @@ def decode_manifest(value: object, name: str = "") -> tuple[Manifest | None, lis
     return (manifests[0] if manifests else None), [each for each in problems if each.severity is Severity.ERROR]
 
 
+def decode_config(value: object, name: str) -> tuple[UpstreamConfig | None, list[Problem]]:
+    """One document of envoyproxy/ratelimit's YAML from JSON-like values; `name` stands in problems for the file."""
+    found, problems = _decode_document(from_plain(value), Origin(name))
+    configs = [each for each in found if isinstance(each, UpstreamConfig)]
+    return (configs[0] if configs else None), [each for each in problems if each.severity is Severity.ERROR]
+
+
 def _objects_of(root: Node, line: int) -> Iterator[tuple[Node, int]]:
     """The document itself, or the items of a `kind: List`."""
     if isinstance(root, MapNode) and _text(root, "kind") == "List" and _text(root, "apiVersion") == "v1":

@@ -164,9 +164,11 @@ class Snapshot(msgspec.Struct, frozen=True):
         domains: By the bytes that Envoy sends.
         limits: Every limit by identity and profile: profile → identity → settings; handed to `Store.apply`.
         backends: By profile, where its hits are counted.
+        shadow: The kill switch is thrown: everything counts and reports, nothing rejects (DECISIONS 50).
     """
 
     version: str
     domains: Mapping[bytes, Domain]
     limits: Mapping[str, Mapping[bytes, LimitSettings]]
     backends: Mapping[str, Backend] = {}
+    shadow: bool = False

@@ -37,6 +37,16 @@ Apply = Callable[[Snapshot], Applied | Refused]
 """Puts a snapshot in force, between two requests; it must be quick."""
 
 
+class Source(Protocol):
+    """Finds policies and applies them until it is closed. Belongs to one event loop."""
+
+    async def start(self) -> Applied | Refused | None:
+        """Begin; returns what became of the first set, None: there is none yet."""
+
+    async def close(self) -> None:
+        """Find no more; what is in force stays in force."""
+
+
 class LoadObserver(Protocol):
     """Is told of every load, for metrics and logs; called on the event loop."""
 

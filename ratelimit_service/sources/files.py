@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -21,10 +18,9 @@ from ratelimit_service.policy.compile import CompileOptions
 from ratelimit_service.policy.plan import Assembly, dismantle_steps
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.sources.child import Child, ChildFailed
 from ratelimit_service.sources.contract import Applied, Apply, LoadObserver, Refused
 from ratelimit_service.sources.frames import (
-    HEADER_BYTES,
-    MAX_FRAME_BYTES,
     DomainBegins,
     DomainEnds,
     Frame,
@@ -36,18 +32,12 @@ from ratelimit_service.sources.frames import (
     decode_frame,
     encode_frame,
 )
+from ratelimit_service.sources.pacing import Pace, no_collection
 
 POLL_MS: Final = 250
 """How often the files are looked at."""
 
-_SLICE_NS: Final = 500_000
-_REST_S: Final = 0.001
 _RESTART_S: Final = 1.0
-_CLOSE_S: Final = 2.0
-
-
-class _WatcherFailed(Exception):
-    """The watching process ended, or what it sends makes no sense."""
 
 
 class FileSource:
@@ -102,47 +92,34 @@ class FileSource:
         while True:
             try:
                 await self._follow_watcher()
-            except (_WatcherFailed, OSError) as error:
+            except (ChildFailed, OSError) as error:
                 message = f"the process that reads the policies failed and is started again: {error}"
                 self._refused((Problem(" ".join(self._settings.paths), "", message),), 0)
             await asyncio.sleep(_RESTART_S)
 
     async def _follow_watcher(self) -> None:
         """Start the watching process and take its sets until it ends; it is stopped on every way out."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ratelimit_service.sources.watch",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # The child must find this very package, wherever it was imported from.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
+        child = await Child.start("ratelimit_service.sources.watch")
         try:
-            process.stdin.write(encode_frame(self._settings))
+            child.send(encode_frame(self._settings))
             while True:
-                await self._take_set(process.stdout)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            code = await process.wait()
-            raise _WatcherFailed(f"it ended with status {code}") from error
+                await self._take_set(child)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise _WatcherFailed(f"it sent what cannot be read: {error}") from error
+            raise ChildFailed(f"it sent what cannot be read: {error}") from error
         finally:
-            await asyncio.shield(_stop(process))
+            await asyncio.shield(child.stop())
 
-    async def _take_set(self, reader: asyncio.StreamReader) -> None:
+    async def _take_set(self, child: Child) -> None:
         """Take the next set, refused or whole."""
-        first = await _read_frame(reader)
+        first = decode_frame(await child.read())
         if isinstance(first, SetRefused):
             self._refused(first.problems, first.load_us)
             return
         if not isinstance(first, SetBegins):
-            raise _WatcherFailed(f"{type(first).__name__} outside a set")
+            raise ChildFailed(f"{type(first).__name__} outside a set")
         start_ns = time.monotonic_ns()
-        with _no_collection():
-            snapshot = await _assemble(reader, first.version)
+        with no_collection():
+            snapshot = await _assemble(child, first.version)
         duration_us = first.load_us + (time.monotonic_ns() - start_ns) // 1_000
         # The same content again (a comment, another file name): nothing to change, counters and memos stay warm.
         if first.version == self.version:
@@ -155,7 +132,7 @@ class FileSource:
             self._refused((*outcome.problems, *first.warnings), duration_us)
         else:
             self._applied(Applied(first.version, (*outcome.warnings, *first.warnings)), duration_us)
-        await _Pace().take(dismantle_steps(self._retired))
+        await Pace().take(dismantle_steps(self._retired))
 
     def _put_in_force(self, snapshot: Snapshot) -> Applied | Refused:
         outcome = self._apply(snapshot)
@@ -188,52 +165,14 @@ class FileSource:
             self._first.set_result(outcome)
 
 
-async def _read_frame(reader: asyncio.StreamReader) -> Frame:
-    size_bytes = int.from_bytes(await reader.readexactly(HEADER_BYTES), "big")
-    if size_bytes > MAX_FRAME_BYTES:
-        raise _WatcherFailed(f"a message of {size_bytes} bytes")
-    return decode_frame(await reader.readexactly(size_bytes))
-
-
-async def _assemble(reader: asyncio.StreamReader, version: str) -> Snapshot:
+async def _assemble(child: Child, version: str) -> Snapshot:
     """Build the set that follows on the pipe, never holding the loop for more than about half a millisecond."""
-    assembly, pace = Assembly(version), _Pace()
+    assembly, pace = Assembly(version), Pace()
     while True:
-        frame = await _read_frame(reader)
+        frame = decode_frame(await child.read())
         if isinstance(frame, SetEnds):
             return assembly.finish()
         await pace.take(_steps(assembly, frame))
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the cyclic collector away from a set, now and later.
-
-    It would walk the half-built tree again and again, and the finished one at each full collection: tens of
-    milliseconds for a large set. Trees have no cycles, so frozen ones are freed as ever, when the last reference goes.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
-
-
-class _Pace:
-    """Takes steps in slices, with a rest after each: requests get at least half of the core meanwhile."""
-
-    def __init__(self) -> None:
-        self._until_ns = time.monotonic_ns() + _SLICE_NS
-
-    async def take(self, steps: Iterator[None]) -> None:
-        """Exhaust `steps`; a slice goes on over several calls."""
-        for _ in steps:
-            if time.monotonic_ns() >= self._until_ns:
-                await asyncio.sleep(_REST_S)
-                self._until_ns = time.monotonic_ns() + _SLICE_NS
 
 
 def _steps(assembly: Assembly, frame: Frame) -> Iterator[None]:
@@ -245,16 +184,5 @@ def _steps(assembly: Assembly, frame: Frame) -> Iterator[None]:
     elif isinstance(frame, DomainEnds):
         yield from assembly.close_domain()
     else:
-        raise _WatcherFailed(f"{type(frame).__name__} inside a set")
+        raise ChildFailed(f"{type(frame).__name__} inside a set")
     yield
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End the watching process: kindly by closing its input, else by force."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        await asyncio.wait_for(process.wait(), _CLOSE_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()

@@ -92,6 +92,17 @@ CONFIG_REFUSED: Final = Metric(
 )
 CONFIG_DOMAINS: Final = Metric("tidegate_config_domains", _GAUGE, "Domains in force.", (), "domains")
 CONFIG_RULES: Final = Metric("tidegate_config_rules", _GAUGE, "Rules in force.", (), "rules")
+CONFIG_SHADOW: Final = Metric(
+    "tidegate_config_shadow",
+    _GAUGE,
+    "1 while nothing is rejected, by the kill switch (enforcement: Shadow) or by --shadow-mode.",
+)
+XDS_CONNECTED: Final = Metric(
+    "tidegate_xds_connected", _GAUGE, "1 while an operator serves this replica; absent without one to follow."
+)
+XDS_STREAMS: Final = Metric(
+    "tidegate_xds_streams_total", _COUNTER, "Streams that an operator has taken.", (), "streams"
+)
 BUILD_INFO: Final = Metric(
     "tidegate_build_info", _GAUGE, "1 for this build and the interpreter that runs it.", ("version", "python")
 )
@@ -189,6 +200,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     CONFIG_REFUSED,
     CONFIG_DOMAINS,
     CONFIG_RULES,
+    CONFIG_SHADOW,
+    XDS_CONNECTED,
+    XDS_STREAMS,
     SERIES,
     SERIES_DROPPED,
     READY,

@@ -40,13 +40,20 @@ _ENTRIES_PER_SLICE: Final = LINES_PER_SLICE // len(_RESULTS)
 
 
 class ConfigMetrics:
-    """What is in force, as the sources report it."""
+    """What is in force, as the sources report it.
+
+    Attributes:
+        shadow: Nothing is rejected, by the kill switch or by `--shadow-mode`.
+    """
 
     def __init__(self) -> None:
         self._version = ""
         self._applied_us = 0
         self._domains = self._rules = self._loads = self._load_errors = 0
         self._refused = False
+        self._streams = 0
+        self._connected: bool | None = None
+        self.shadow = False
 
     def applied(self, version: str, *, domains: int, rules: int, wall_us: int) -> None:
         """A set of policies came into force at `wall_us`."""
@@ -59,17 +66,26 @@ class ConfigMetrics:
         self._load_errors += 1
         self._refused = True
 
+    def stream_changed(self, connected: bool) -> None:
+        """The stream to the operator is there, or not any more; shown from the first time on."""
+        self._streams += connected
+        self._connected = connected
+
     def lines(self) -> Iterator[str]:
         """Header and samples of each family; what describes the version only once there is one."""
         yield _single(catalogue.CONFIG_LOADS, self._loads)
         yield _single(catalogue.CONFIG_LOAD_ERRORS, self._load_errors)
         yield _single(catalogue.CONFIG_REFUSED, int(self._refused))
+        if self._connected is not None:
+            yield _single(catalogue.XDS_CONNECTED, int(self._connected))
+            yield _single(catalogue.XDS_STREAMS, self._streams)
         if self._loads:
             yield catalogue.CONFIG_INFO.head + sample(catalogue.CONFIG_INFO.name, 1, version=self._version)
             applied = catalogue.CONFIG_APPLIED
             yield f"{applied.head}{applied.name} {seconds_text(self._applied_us)}\n"
             yield _single(catalogue.CONFIG_DOMAINS, self._domains)
             yield _single(catalogue.CONFIG_RULES, self._rules)
+            yield _single(catalogue.CONFIG_SHADOW, int(self.shadow))
 
 
 class Metrics:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ratelimit_operator.plan.distribution import Distribution
-from ratelimit_operator.xds.forms import form_of
+from ratelimit_operator.xds.forms import form_of, version_of
 from ratelimit_service.wire.xds.resources import RESOURCE_TYPE
 from ratelimit_service.wire.xds.snapshot_part import PART_SUFFIX, StoredSet, encode_parts
 
@@ -34,6 +34,7 @@ def bootstrap_parts(distribution: Distribution, compiled_at_us: int) -> list[byt
     Raises:
         SnapshotTooLarge: It does not fit; the last good parts are to stay.
     """
-    resources = tuple(form_of(resource).packed for resource in distribution.resources.values())
-    stored = StoredSet(distribution.version, compiled_at_us, RESOURCE_TYPE, resources)
+    forms = {str(identity): form_of(resource) for identity, resource in distribution.resources.items()}
+    # The version of a response with the same content: a replica that starts from it is not sent it again.
+    stored = StoredSet(version_of(forms), compiled_at_us, RESOURCE_TYPE, tuple(form.packed for form in forms.values()))
     return encode_parts(stored, most_bytes=BOOTSTRAP_PART_BYTES, most_parts=BOOTSTRAP_PARTS)

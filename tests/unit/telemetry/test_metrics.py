@@ -108,6 +108,7 @@ def test_every_family_of_a_full_scrape_is_in_the_catalogue_with_its_type():
     metrics.counters.error(GrpcCode.INVALID_ARGUMENT)
     metrics.bound = lambda domain, rule: 0
     metrics.config.applied("abc", domains=1, rules=2, wall_us=1)
+    metrics.config.stream_changed(connected=True)
     metrics.add_store("", lambda: StoreStats(*range(1, 16)))
     metrics.connections = lambda: NativeStats(1, 2, 3, 4, 5, {"rapid_reset": 6})
     metrics.add_shared_store("shop/fast", shared_stats)

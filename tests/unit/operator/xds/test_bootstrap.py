@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ratelimit_operator.plan.distribution import Distribution, Enforcement, distribution_of, settings_resource
 from ratelimit_operator.xds.bootstrap import BOOTSTRAP_PART_BYTES, bootstrap_parts, part_key
+from ratelimit_operator.xds.forms import form_of
+from ratelimit_operator.xds.view import View
 from ratelimit_service.wire.xds.resources import RESOURCE_TYPE, decode_any, decode_resource
 from ratelimit_service.wire.xds.snapshot_part import decode_parts
 
@@ -14,13 +16,14 @@ def distribution() -> Distribution:
 
 def test_a_replica_reads_the_distribution_that_was_written() -> None:
     """Version, time, and every resource with its version, features and body."""
+    running = View({str(each.id): form_of(each) for each in distribution().resources.values()})
     parts = bootstrap_parts(distribution(), 1_700_000_000_000_000)
 
     found, problems = decode_parts(parts)
 
     assert problems == []
     assert found is not None
-    assert (found.version, found.compiled_at_us) == (distribution().version, 1_700_000_000_000_000)
+    assert (found.version, found.compiled_at_us) == (running.version, 1_700_000_000_000_000)
     assert found.type_url == RESOURCE_TYPE
     (resource,) = (decode_resource(decode_any(packed).value) for packed in found.resources)
     (sent,) = distribution().resources.values()
