@@ -93,7 +93,7 @@ def test_what_the_api_server_cannot_check_is_in_the_status(
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
 def test_a_good_manifest_is_accepted(kube: Kube, running_operator: Operator, path: Path) -> None:
-    """In a platform namespace, where everything is allowed; targeted ones say that nothing makes Envoy ask."""
+    """In a platform namespace, where everything is allowed; but for targets that are not there."""
     manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     manifest["metadata"]["namespace"] = f"good-{path.stem}"
@@ -102,9 +102,11 @@ def test_a_good_manifest_is_accepted(kube: Kube, running_operator: Operator, pat
 
     found = judged(kube, manifest)
 
-    assert condition(found, "Accepted")["status"] == "True", f"{kind} {name}: {found['status']}"
-    targeted = kind == "RateLimitPolicy" and "domain" not in manifest["spec"]
-    assert condition(found, "Attached").get("reason") == ("NoIntegration" if targeted else None)
+    expected = {"targetRefs": "TargetNotFound", "workloadSelector": "NoIntegration"}
+    attached = next((reason for field, reason in expected.items() if field in manifest["spec"]), None)
+    accepted = "Accepted" if attached != "TargetNotFound" else attached
+    assert condition(found, "Accepted")["reason"] == accepted, f"{kind} {name}: {found['status']}"
+    assert condition(found, "Attached").get("reason") == attached
     if kind == "RateLimitPolicy" and condition(found, "ResolvedRefs")["status"] == "True":
         assert found["status"]["distribution"]["version"]
         assert found["status"]["effective"]["domain"] == manifest["spec"].get("domain", "tidegate.dev")

@@ -25,6 +25,10 @@ _PLURALS = {
     "RoleBinding": "rolebindings",
     "ServiceAccount": "serviceaccounts",
     "Lease": "leases",
+    "Gateway": "gateways",
+    "GatewayClass": "gatewayclasses",
+    "HTTPRoute": "httproutes",
+    "EnvoyFilter": "envoyfilters",
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }

@@ -6,12 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
 from ratelimit_operator.app import Operator
-from ratelimit_operator.cluster.access import NoAccess
+from ratelimit_operator.cluster.access import Access, NoAccess
+from ratelimit_operator.cluster.api_server import ApiFailure, ApiServer
+from ratelimit_operator.cluster.filter_keeper import detach
 from ratelimit_operator.flags import FLAGS, InvalidOptions, Options, decode_options
 from ratelimit_operator.logs import configure
 from ratelimit_operator.xds.server import CannotListen
@@ -69,6 +71,32 @@ def main(context: click.Context, /, **given: str | tuple[str, ...] | None) -> No
         _run(context.obj)
 
 
+@main.command("detach")
+@click.pass_obj
+def detach_command(options: Options) -> None:
+    """Take away everything that makes Envoy ask, so that uninstalling leaves it answering 200.
+
+    An operator that runs is told to write no more (`attachment: Off` in the ConfigMap tidegate-settings).
+    """
+    try:
+        removed = asyncio.run(_detach(options))
+    except (NoAccess, ApiFailure) as error:
+        _refuse([str(error)])
+    except TimeoutError:
+        _refuse(["EnvoyFilters come back: an operator writes them; end it, or give it --istio=false"])
+    for name in removed:
+        click.echo(f"removed EnvoyFilter {name}")
+    click.echo(f"detached: {len(removed)} removed, none left")
+
+
+async def _detach(options: Options) -> list[str]:
+    api = ApiServer(Access(options.kubeconfig))
+    try:
+        return await detach(api, options.controller_name, options.scope.release_namespace)
+    finally:
+        api.close()
+
+
 def _run(options: Options) -> None:
     configure(options.log_format, options.log_level, sys.stderr)
 
@@ -81,7 +109,7 @@ def _run(options: Options) -> None:
         _refuse([str(error)])
 
 
-def _refuse(problems: Sequence[str]) -> None:
+def _refuse(problems: Sequence[str]) -> NoReturn:
     for problem in problems:
         click.echo(problem, err=True)
     sys.exit(EXIT_BAD_FLAGS)

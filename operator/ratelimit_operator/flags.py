@@ -17,6 +17,8 @@ from ratelimit_service.errors import TidegateError
 from ratelimit_service.flags import Flag
 from ratelimit_service.policy.model import DNS_LABEL
 from ratelimit_service.policy.quantities import duration_us
+from ratelimit_service.policy.render import parts
+from ratelimit_service.policy.render.parts import ServiceAddress
 
 FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--xds", "0.0.0.0:18002", "HOST:PORT where replicas of the service get their policies."),
@@ -34,6 +36,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--xds-canary", "false", "Give what is new to one replica first.", switch=True),
     Flag("--secret-mount", "", "NAMESPACE/NAME of a secret that the service has mounted; repeatable.", separator=","),
     Flag("--profile-config-maps", "", "Namespace that gets its profiles as ConfigMaps; repeatable.", separator=","),
+    Flag("--gateway-api", "true", "Look at Gateways and routes, where their kinds are installed.", switch=True),
+    Flag("--istio", "false", "Write EnvoyFilters for Istio's Gateways and for selected workloads.", switch=True),
+    Flag("--envoy-service", "", "HOST:PORT where Envoy finds the service.  [its Service, port 8081]"),
     Flag("--list-interval", "60s", "How often everything is compared with a complete list."),
     Flag("--debounce", "200ms", "How long a change waits for others to be compiled with."),
     Flag("--lease-duration", "15s", "How long a silent holder keeps the Lease."),
@@ -44,6 +49,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--log-level", "info", "debug, info, warning or error."),
 )
 """Every flag of the operator."""
+
+GRPC_PORT: Final = 8081
+"""Where the service answers Envoy (DECISIONS 37)."""
 
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?")
@@ -80,6 +88,9 @@ class Options(msgspec.Struct, frozen=True):
     xds_client_sans: tuple[str, ...]
     xds_canary: bool
     profile_config_maps: frozenset[str]
+    gateway_api: bool
+    istio: bool
+    envoy_service: ServiceAddress
     list_interval_s: float
     debounce_s: float
     lease_duration_s: float
@@ -176,6 +187,9 @@ def decode_options(values: Mapping[str, Sequence[str]]) -> Options:
         xds_client_sans=read.texts("--xds-client-san"),
         xds_canary=read.choice("--xds-canary", ("true", "false")) == "true",
         profile_config_maps=read.namespaces("--profile-config-maps"),
+        gateway_api=read.choice("--gateway-api", ("true", "false")) == "true",
+        istio=read.choice("--istio", ("true", "false")) == "true",
+        envoy_service=_envoy_service(read),
         list_interval_s=read.seconds("--list-interval"),
         debounce_s=read.seconds("--debounce"),
         lease_duration_s=read.seconds("--lease-duration", 1_000_000),
@@ -189,6 +203,17 @@ def decode_options(values: Mapping[str, Sequence[str]]) -> Options:
     if read.problems:
         raise InvalidOptions(read.problems)
     return options
+
+
+def _envoy_service(read: _Reader) -> ServiceAddress:
+    """Where Envoy finds the service: as told, else its Service in the release's namespace."""
+    namespace = read.text("--release-namespace") or _pod_namespace()
+    text = read.text("--envoy-service") or f"{read.text('--service')}.{namespace}.svc.cluster.local:{GRPC_PORT}"
+    try:
+        return parts.ServiceAddress.parse(text)
+    except parts.InvalidAddress as error:
+        read.complain("--envoy-service", str(error))
+        return parts.ServiceAddress("", 0)
 
 
 def _check_together(read: _Reader, options: Options) -> None:

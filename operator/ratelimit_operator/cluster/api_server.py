@@ -96,6 +96,11 @@ NAMESPACES: Final = Collection("/api/v1", "namespaces")
 CONFIG_MAPS: Final = Collection("/api/v1", "configmaps")
 ENDPOINT_SLICES: Final = Collection("/apis/discovery.k8s.io/v1", "endpointslices")
 LEASES: Final = Collection("/apis/coordination.k8s.io/v1", "leases")
+GATEWAYS: Final = Collection("/apis/gateway.networking.k8s.io/v1", "gateways")
+GATEWAY_CLASSES: Final = Collection("/apis/gateway.networking.k8s.io/v1", "gatewayclasses")
+HTTP_ROUTES: Final = Collection("/apis/gateway.networking.k8s.io/v1", "httproutes")
+GRPC_ROUTES: Final = Collection("/apis/gateway.networking.k8s.io/v1", "grpcroutes")
+ENVOY_FILTERS: Final = Collection("/apis/networking.istio.io/v1alpha3", "envoyfilters")
 EVENTS: Final = Collection("/api/v1", "events")
 
 

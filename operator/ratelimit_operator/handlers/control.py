@@ -15,17 +15,20 @@ import msgspec
 import structlog
 
 from ratelimit_operator.cluster.api_server import ApiServer
+from ratelimit_operator.cluster.filter_keeper import FilterKeeper
 from ratelimit_operator.cluster.lease import LeaseKeeper
 from ratelimit_operator.cluster.status_writer import StatusWriter, Wanted
 from ratelimit_operator.flags import Options
 from ratelimit_operator.handlers.judging import Judge
 from ratelimit_operator.handlers.observing import Observation
 from ratelimit_operator.handlers.replicas import Distributor
+from ratelimit_operator.plan.attachment import Attachment, AttachSettings, attach
 from ratelimit_operator.plan.election import Election
 from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
 from ratelimit_operator.plan.precedence import Contests
 from ratelimit_operator.plan.statuses import Replicas
+from ratelimit_service.policy.model import RateLimitPolicy
 
 _RETRY_LIST_S: Final = 2.0
 """Until a list that failed is tried again."""
@@ -50,12 +53,16 @@ class Control:
         self._api = api
         self._replicas = replicas
         self._log = structlog.get_logger("tidegate.control")
-        self.observation = Observation(api, options.scope, options.service)
+        self.observation = Observation(api, options.scope, options.service, gateway_api=options.gateway_api)
         self._dirty = asyncio.Event()
         self._list_now = asyncio.Event()
         self._contests = Contests()
         self._live = Live()
         self._judge = Judge(options.controller_name)
+        self.attachment = Attachment({}, {})
+        self.filters = FilterKeeper(
+            api, options.controller_name, self._wanted_filters, self._dirty.set, interval_s=options.list_interval_s
+        )
         self._shrunk_at = ""
         self.planned: Plan | None = None
         self.compile_seconds: list[float] = []
@@ -89,6 +96,7 @@ class Control:
     def _lease_changed(self, held: bool) -> None:
         self._replicas.serve(held and self.planned is not None)
         self.statuses.wake()
+        self.filters.wake()
 
     # What runs.
 
@@ -99,6 +107,7 @@ class Control:
             tasks.create_task(self._keep_compiling())
             tasks.create_task(self.lease.run())
             tasks.create_task(self.statuses.run())
+            tasks.create_task(self.filters.run())
 
     async def _keep_listing(self) -> None:
         while True:
@@ -138,9 +147,29 @@ class Control:
             return
         self.held = ""
         self.planned, self._live = planned, planned.live
+        self._attach()
         if first:
             self._replicas.serve(self.lease.held)
         self.statuses.wake()
+
+    def _attach(self) -> None:
+        """Decide what makes Envoy ask for the live forms."""
+        world, options = self.observation.world(), self._options
+        policies = [form.sent for form in self._live.policies.values() if isinstance(form.sent, RateLimitPolicy)]
+        self.attachment = attach(
+            policies,
+            {key: each.uid for key, each in world.policies.items()},
+            self.observation.mesh(has_envoy_filters=self.filters.is_installed),
+            AttachSettings(
+                options.istio and self.observation.attaches(), options.envoy_service, options.controller_name
+            ),
+            frozenset(name for name in world.namespaces if world.is_platform(name)),
+        )
+        self.filters.wake()
+
+    def _wanted_filters(self) -> Mapping[str, Mapping[str, object]] | None:
+        """EnvoyFilters that have to be there, None: another operator writes, or nothing is known yet."""
+        return self.attachment.filters if self.planned is not None and self.lease.held else None
 
     def _publish(self, planned: Plan) -> bool:
         """Give the plan to the replicas, unless it would lose most of the policies: then a second list must agree."""
@@ -167,7 +196,11 @@ class Control:
         if self.planned is None or not self.lease.held:
             return {}
         return self._judge.judge(
-            self.planned, self.observation.policies.objects(), self.observation.profiles.objects(), self.replicas()
+            self.planned,
+            self.observation.policies.objects(),
+            self.observation.profiles.objects(),
+            self.attachment.policies,
+            self.replicas(),
         )
 
     def _wrote(self, wanted: Wanted, body: bytes) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ratelimit_operator.cluster.status_writer import Status, Wanted
+from ratelimit_operator.plan.attachment import PolicyAttachment
 from ratelimit_operator.plan.distribution import ResourceId, ResourceKind
 from ratelimit_operator.plan.planning import Plan
 from ratelimit_operator.plan.statuses import Replicas, policy_status, profile_status
@@ -30,6 +31,7 @@ class Judge:
         plan: Plan,
         policies: Mapping[str, ObservedPolicy],
         profiles: Mapping[str, ObservedProfile],
+        attachments: Mapping[str, PolicyAttachment],
         replicas: Replicas,
     ) -> Mapping[str, Wanted]:
         """Every status that has to be written, by key."""
@@ -42,9 +44,10 @@ class Judge:
             identity = ResourceId(ResourceKind.POLICY.value, name)
             told = (replicas.acked.get(identity, 0), replicas.total, replicas.rejected.get(identity))
             key = f"RateLimitPolicy {name}"
-            judged[key] = (policy, planned, told)
+            attachment = attachments.get(name)
+            judged[key] = (policy, (planned, attachment), told)
             if not self._is_known(key, judged[key]):
-                self._note(key, policy, policy_status(policy, planned, replicas, self._controller, now))
+                self._note(key, policy, policy_status(policy, planned, attachment, replicas, self._controller, now))
         for name, profile in profiles.items():
             planned_profile = plan.profiles.get(name)
             if planned_profile is None:

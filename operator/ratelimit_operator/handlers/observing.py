@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ratelimit_operator.api.objects import observe_policy, observe_profile
 from ratelimit_operator.cluster.api_server import (
     CONFIG_MAPS,
     ENDPOINT_SLICES,
+    GATEWAY_CLASSES,
+    GATEWAYS,
+    GRPC_ROUTES,
+    HTTP_ROUTES,
     NAMESPACES,
     POLICIES,
     PROFILES,
     ApiServer,
 )
+from ratelimit_operator.cluster.filter_keeper import SETTINGS_CONFIG_MAP
 from ratelimit_operator.cluster.inventory import Inventory, Kept
 from ratelimit_operator.handlers.watching import Watched
+from ratelimit_operator.plan.attachment import Mesh
 from ratelimit_operator.plan.distribution import Enforcement
 from ratelimit_operator.plan.index import Index, key_of
 from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, Scope, World
-
-SETTINGS_CONFIG_MAP: Final = "tidegate-settings"
-"""ConfigMap of the kill switch, in the release's namespace (DECISIONS 50)."""
+from ratelimit_service.policy.targets.topology import GATEWAY_GROUP, read_topology
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
+
+MESH: Final = {GATEWAYS: "Gateway", HTTP_ROUTES: "HTTPRoute", GRPC_ROUTES: "GRPCRoute", GATEWAY_CLASSES: "GatewayClass"}
+"""Kinds of the Gateway API that attaching looks at."""
 
 Ready = Mapping[str, bool]
 """Replicas by name, and whether they are ready."""
@@ -44,8 +51,24 @@ def _endpoints(body: Mapping[str, Any], _before: object) -> Ready:
     return found
 
 
-def _enforcement(body: Mapping[str, Any], _before: object) -> str:
-    return str((body.get("data") or {}).get("enforcement", ""))
+def _body_of(kind: str) -> Callable[[Mapping[str, Any], object], Mapping[str, Any]]:
+    """Keeps what attaching reads of a kind; members of a list do not say what they are."""
+
+    def view(body: Mapping[str, Any], _before: object) -> Mapping[str, Any]:
+        return {
+            "apiVersion": f"{GATEWAY_GROUP}/v1",
+            "kind": kind,
+            "metadata": {
+                each: body["metadata"].get(each) for each in ("namespace", "name", "uid", "creationTimestamp")
+            },
+            "spec": body.get("spec") or {},
+        }
+
+    return view
+
+
+def _data(body: Mapping[str, Any], _before: object) -> Mapping[str, str]:
+    return dict(body.get("data") or {})
 
 
 class Observation:
@@ -55,9 +78,10 @@ class Observation:
         api: The API server.
         scope: Of the release.
         service: Name of the service's Service.
+        gateway_api: Gateways and routes are looked at.
     """
 
-    def __init__(self, api: ApiServer, scope: Scope, service: str) -> None:
+    def __init__(self, api: ApiServer, scope: Scope, service: str, *, gateway_api: bool = False) -> None:
         self._scope = scope
         self._service = service
         everywhere = sorted(scope.namespaces) or [""]
@@ -66,7 +90,7 @@ class Observation:
         self.profiles: Index[ObservedProfile] = Index(observe_profile)
         self._namespaces: Index[Mapping[str, str]] = Index(_labels)
         self._slices: Index[Ready] = Index(_endpoints)
-        self._settings: Index[str] = Index(_enforcement)
+        self._settings: Index[Mapping[str, str]] = Index(_data)
         profile_places = sorted({*scope.namespaces, *own}) if scope.namespaces else [""]
         kinds = {
             "ratelimitpolicies": Kept(POLICIES, self.policies, everywhere),
@@ -78,6 +102,8 @@ class Observation:
                 CONFIG_MAPS, self._settings, own, {"fieldSelector": f"metadata.name={SETTINGS_CONFIG_MAP}"}
             ),
         }
+        self._meshed = {each.plural: Index(_body_of(kind)) for each, kind in MESH.items()} if gateway_api else {}
+        kinds |= {each.plural: Kept(each, self._meshed[each.plural]) for each in MESH if self._meshed}
         if scope.reads_labels:
             kinds["namespaces"] = Kept(NAMESPACES, self._namespaces)
         self.inventory = Inventory(api, kinds)
@@ -90,8 +116,10 @@ class Observation:
         scope = self._scope
         labels = [("", "v1", "namespaces")] if scope.reads_labels else []
         places = sorted({*scope.namespaces, scope.release_namespace}) if scope.namespaces else []
+        # Kinds that may come later are found by scanning; without it, by the lists alone.
+        mesh = [(GATEWAY_GROUP, "v1", plural) for plural in self._meshed] if not scope.namespaces else []
         return [
-            Watched([*ours, *labels], namespaces=places, scans=not scope.namespaces),
+            Watched([*ours, *labels, *mesh], namespaces=places, scans=not scope.namespaces),
             Watched(
                 [("discovery.k8s.io", "v1", "endpointslices"), ("", "v1", "configmaps")],
                 namespaces=[scope.release_namespace],
@@ -131,10 +159,31 @@ class Observation:
             enforcement=self.enforcement(),
         )
 
+    def mesh(self, *, has_envoy_filters: bool) -> Mesh:
+        """What there is for policies to attach to."""
+        if not self._meshed or self.inventory.kinds[GATEWAYS.plural].is_absent:
+            return Mesh(has_envoy_filters=has_envoy_filters)
+        bodies = [body for index in self._meshed.values() for body in index.objects().values()]
+        classes = self._meshed[GATEWAY_CLASSES.plural].objects()
+        gateways = self._meshed[GATEWAYS.plural].objects()
+        return Mesh(
+            topology=read_topology(bodies),
+            controllers={name: body["spec"].get("controllerName", "") for name, body in classes.items()},
+            uids={key: body["metadata"]["uid"] for key, body in gateways.items()},
+            has_envoy_filters=has_envoy_filters,
+        )
+
     def enforcement(self) -> Enforcement:
         """Position of the kill switch; a word that nobody knows enforces."""
-        written = next(iter(self._settings.objects().values()), "")
-        return Enforcement.SHADOW if written == Enforcement.SHADOW.value else Enforcement.ENFORCE
+        shadow = self._setting("enforcement") == Enforcement.SHADOW.value
+        return Enforcement.SHADOW if shadow else Enforcement.ENFORCE
+
+    def attaches(self) -> bool:
+        """Whether Envoy may be made to ask; `attachment: Off` is what `tidegate-operator detach` writes."""
+        return self._setting("attachment") != "Off"
+
+    def _setting(self, name: str) -> str:
+        return next((data.get(name, "") for data in self._settings.objects().values()), "")
 
     def ready_replicas(self) -> frozenset[str]:
         """Ready endpoints of the service."""

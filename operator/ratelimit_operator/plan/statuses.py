@@ -28,6 +28,7 @@ from ratelimit_operator.api.status import (
     EffectiveStatus,
     RateLimitPolicyStatus,
 )
+from ratelimit_operator.plan.attachment import PolicyAttachment
 from ratelimit_operator.plan.distribution import ResourceId, ResourceKind
 from ratelimit_operator.plan.pacing import COUNT_WAIT_S, SETTLE_S
 from ratelimit_operator.plan.planning import PolicyPlan
@@ -58,14 +59,19 @@ class Replicas(msgspec.Struct, frozen=True):
 
 
 def policy_status(
-    policy: ObservedPolicy, planned: PolicyPlan, replicas: Replicas, controller: str, now: str
+    policy: ObservedPolicy,
+    planned: PolicyPlan,
+    attachment: PolicyAttachment | None,
+    replicas: Replicas,
+    controller: str,
+    now: str,
 ) -> RateLimitPolicyStatus:
-    """Status of one policy at a time (RFC 3339)."""
-    verdicts = [planned.accepted, planned.refs]
-    attached = _attached(policy)
-    if attached is not None:
-        verdicts.append(attached)
-    if planned.accepted.holds:
+    """Status of one policy at a time (RFC 3339); `attachment`: None for policies with a domain."""
+    accepted = _accepted_somewhere(planned.accepted, attachment)
+    verdicts = [accepted, planned.refs]
+    if attachment is not None:
+        verdicts.append(attachment.verdict)
+    if accepted.holds:
         verdicts.append(_programmed(planned, replicas))
     verdicts.append(_ready(verdicts))
     conditions = timed(verdicts, policy.status.conditions, policy.generation, now)
@@ -74,7 +80,7 @@ def policy_status(
         conditions=conditions,
         distribution=_distribution(policy, planned, replicas),
         effective=_effective(planned),
-        ancestors=_ancestors(policy, planned.accepted, attached, controller, now),
+        ancestors=_ancestors(policy, planned.accepted, attachment, controller, now),
     )
 
 
@@ -106,21 +112,6 @@ def timed(verdicts: Sequence[Verdict], before: Sequence[Condition], generation: 
             )
         )
     return tuple(found)
-
-
-def _attached(policy: ObservedPolicy) -> Verdict | None:
-    """Of targeted policies; one that cannot be read shows what its status has shown."""
-    spec = None if policy.manifest is None else policy.manifest.spec
-    if spec is None or spec.domain is not None:
-        return None
-    if spec.target_refs:
-        kinds = ", ".join(sorted({each.kind.value for each in spec.target_refs}))
-        message = f"attachment to {kinds} is not in this version: the rules are compiled, and nothing makes Envoy ask"
-    else:
-        message = (
-            "attachment to Istio workloads is not in this version: the rules are compiled, and nothing makes Envoy ask"
-        )
-    return failing(ConditionType.ATTACHED, Reason.NO_INTEGRATION, message)
 
 
 def _programmed(planned: PolicyPlan, replicas: Replicas) -> Verdict:
@@ -180,14 +171,31 @@ def _effective(planned: PolicyPlan) -> EffectiveStatus | None:
     return EffectiveStatus(domain=domain_of(live.sent), rule_count=standing.in_force, overridden_by=overridden)
 
 
+_NOT_ACCEPTED: Final = (Reason.CONFLICTED, Reason.TARGET_NOT_FOUND, Reason.UNSUPPORTED_TARGET)
+"""Reasons of a target that the target itself does not accept the policy for."""
+
+
+def _accepted_at(accepted: Verdict, attached: Verdict) -> Verdict:
+    """Accepted, for one target."""
+    if not accepted.holds or attached.holds or attached.reason not in _NOT_ACCEPTED:
+        return accepted
+    return failing(ConditionType.ACCEPTED, attached.reason, attached.message)
+
+
+def _accepted_somewhere(accepted: Verdict, attachment: PolicyAttachment | None) -> Verdict:
+    """Accepted, for the policy: any target that accepts it will do."""
+    at_targets = [_accepted_at(accepted, each) for each in attachment.targets] if attachment is not None else []
+    return next((each for each in at_targets if each.holds), at_targets[0] if at_targets else accepted)
+
+
 def _ancestors(
-    policy: ObservedPolicy, accepted: Verdict, attached: Verdict | None, controller: str, now: str
+    policy: ObservedPolicy, accepted: Verdict, attachment: PolicyAttachment | None, controller: str, now: str
 ) -> tuple[Ancestor, ...]:
-    if policy.manifest is None or attached is None:
+    if policy.manifest is None or attachment is None:
         return ()
     before = {each.ancestor_ref: each.conditions for each in policy.status.ancestors}
     found = []
-    for target in policy.manifest.spec.target_refs:
+    for target, attached in zip(policy.manifest.spec.target_refs, attachment.targets, strict=False):
         reference = AncestorRef(
             group=target.group,
             kind=target.kind.value,
@@ -195,7 +203,8 @@ def _ancestors(
             name=target.name,
             section_name=target.section_name,
         )
-        conditions = timed([accepted, attached], before.get(reference, ()), policy.generation, now)
+        verdicts = [_accepted_at(accepted, attached), attached]
+        conditions = timed(verdicts, before.get(reference, ()), policy.generation, now)
         found.append(Ancestor(ancestor_ref=reference, controller_name=controller, conditions=conditions))
     return tuple(found)
 

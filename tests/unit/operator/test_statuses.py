@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_operator.api.conditions import Condition, ConditionStatus, shortened
+from ratelimit_operator.api.conditions import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Reason,
+    failing,
+    holding,
+    shortened,
+)
 from ratelimit_operator.api.status import RateLimitPolicyStatus
 from ratelimit_operator.cluster.status_writer import status_body
+from ratelimit_operator.plan.attachment import PolicyAttachment
 from ratelimit_operator.plan.distribution import ResourceId
 from ratelimit_operator.plan.election import Election, Record, Step
 from ratelimit_operator.plan.live import Live
@@ -31,7 +40,7 @@ def _plan(*policies: ObservedPolicy) -> Plan:
 
 def _status(acked: int, total: int, rejected: str = "", given: ObservedPolicy = POLICY) -> RateLimitPolicyStatus:
     replicas = Replicas({X: acked}, total, {X: rejected} if rejected else {})
-    return policy_status(given, _plan(given).policies["a/x"], replicas, "tidegate", NOW)
+    return policy_status(given, _plan(given).policies["a/x"], None, replicas, "tidegate", NOW)
 
 
 def _condition(status: RateLimitPolicyStatus, type_: str) -> Condition:
@@ -76,8 +85,8 @@ def test_a_condition_that_does_not_turn_keeps_its_time() -> None:
     again = msgspec.structs.replace(POLICY, status=first)
     replicas = Replicas({X: 2}, 3, {})
 
-    later = policy_status(again, _plan(again).policies["a/x"], replicas, "tidegate", LATER)
-    done = policy_status(again, _plan(again).policies["a/x"], Replicas({X: 3}, 3, {}), "tidegate", LATER)
+    later = policy_status(again, _plan(again).policies["a/x"], None, replicas, "tidegate", LATER)
+    done = policy_status(again, _plan(again).policies["a/x"], None, Replicas({X: 3}, 3, {}), "tidegate", LATER)
 
     assert _condition(later, "Programmed").last_transition_time == NOW
     assert _condition(done, "Programmed").last_transition_time == LATER
@@ -88,7 +97,7 @@ def test_a_policy_whose_rules_are_all_overridden_says_so() -> None:
     old = policy("a/w", {"domain": "a.web", "rules": [rule("r1")]}, created=1)
     new = policy("a/x", {"domain": "a.web", "rules": [rule("r1")]}, created=2)
 
-    status = policy_status(new, _plan(old, new).policies["a/x"], Replicas({X: 3}, 3, {}), "tidegate", NOW)
+    status = policy_status(new, _plan(old, new).policies["a/x"], None, Replicas({X: 3}, 3, {}), "tidegate", NOW)
 
     assert _condition(status, "Programmed").reason == "Overridden"
     assert status.effective.overridden_by == ("r1: a/w",)
@@ -105,18 +114,55 @@ def test_a_form_that_waits_for_its_profile_is_not_programmed() -> None:
     assert status.distribution.version == ""
 
 
-@pytest.mark.parametrize("target", ["targetRefs", "workloadSelector"])
-def test_targets_are_not_attached_in_this_version(target: str) -> None:
-    """The rules are compiled, and status says that nothing makes Envoy ask."""
-    value = [{"kind": "Gateway", "name": "edge"}] if target == "targetRefs" else {"matchLabels": {"app": "gw"}}
-    spec = {target: value, "rules": [{**rule("r1"), "match": [{"key": "p", "type": "Any", "from": {"type": "Path"}}]}]}
+TARGETED = policy(
+    "a/x",
+    {
+        "targetRefs": [{"kind": "Gateway", "name": "one"}, {"kind": "Gateway", "name": "two"}],
+        "rules": [{**rule("r1"), "match": [{"key": "p", "type": "Any", "from": {"type": "Path"}}]}],
+    },
+)
 
-    status = _status(3, 3, given=policy("a/x", spec))
 
-    assert _condition(status, "Attached").reason == "NoIntegration"
-    assert _condition(status, "Programmed").status is ConditionStatus.TRUE
-    assert _condition(status, "Ready").reason == "NoIntegration"
-    assert len(status.ancestors) == (1 if target == "targetRefs" else 0)
+def _attached(*reasons: Reason) -> RateLimitPolicyStatus:
+    """Status of the policy whose targets have these reasons."""
+    targets = tuple(
+        holding(ConditionType.ATTACHED) if each is Reason.ATTACHED else failing(ConditionType.ATTACHED, each, "why")
+        for each in reasons
+    )
+    whole = next((each for each in targets if not each.holds), targets[0])
+    attachment = PolicyAttachment(whole, targets)
+    return policy_status(
+        TARGETED, _plan(TARGETED).policies["a/x"], attachment, Replicas({X: 3}, 3, {}), "tidegate", NOW
+    )
+
+
+def test_a_policy_with_targets_is_ready_only_when_envoy_asks_for_all_of_them() -> None:
+    """What the replicas run is one thing, who asks them another."""
+    attached, printed = _attached(Reason.ATTACHED, Reason.ATTACHED), _attached(Reason.ATTACHED, Reason.NO_INTEGRATION)
+
+    assert _condition(attached, "Ready").status is ConditionStatus.TRUE
+    assert _condition(printed, "Attached").reason == "NoIntegration"
+    assert _condition(printed, "Programmed").status is ConditionStatus.TRUE
+    assert _condition(printed, "Ready").reason == "NoIntegration"
+
+
+def test_each_target_has_an_ancestor_with_conditions_of_its_own() -> None:
+    """One that has an older policy, or is not there, does not accept this one; any other makes it accepted."""
+    status = _attached(Reason.CONFLICTED, Reason.ATTACHED)
+    accepted = [each.conditions[0] for each in status.ancestors]
+
+    assert [each.ancestor_ref.name for each in status.ancestors] == ["one", "two"]
+    assert [each.reason for each in accepted] == ["Conflicted", "Accepted"]
+    assert _condition(status, "Accepted").status is ConditionStatus.TRUE
+    assert _condition(status, "Attached").reason == "Conflicted"
+
+
+def test_a_policy_that_no_target_accepts_is_not_accepted() -> None:
+    """And so nothing is said of replicas."""
+    status = _attached(Reason.CONFLICTED, Reason.TARGET_NOT_FOUND)
+
+    assert _condition(status, "Accepted").reason == "Conflicted"
+    assert [each.type for each in status.conditions] == ["Accepted", "ResolvedRefs", "Attached", "Ready"]
 
 
 def test_a_profile_tells_who_uses_it() -> None:

@@ -1,0 +1,155 @@
+"""Keeps the EnvoyFilters of a release as they have to be: applies what differs, removes what nobody wants any more.
+
+What is there is found by a label, at the start and at each complete look, so nothing needs a finalizer: what an
+operator left behind, or what is switched off, is swept by the next one. Only the holder of the Lease writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ENVOY_FILTERS, MANAGER, ApiFailure, ApiServer
+from ratelimit_operator.plan.index import key_of
+
+CONTROLLER_LABEL: Final = "tidegate.dev/controller"
+"""Whose an EnvoyFilter is."""
+
+SETTINGS_CONFIG_MAP: Final = "tidegate-settings"
+"""ConfigMap of the release's switches, in its namespace (DECISIONS 50)."""
+
+_QUIET_S: Final = 1.0
+"""After which a running operator would have written again."""
+
+Filters = Mapping[str, Mapping[str, object]]
+"""Manifests by `<namespace>/<name>`."""
+
+
+class FilterKeeper:
+    """Writes EnvoyFilters.
+
+    Args:
+        api: The API server.
+        controller: Name of the release; its own and nobody else's are looked at.
+        wanted: What has to be there, None: nothing is to be written now.
+        on_installed: Called when Istio's kind comes or goes.
+        interval_s: Between two looks without a change.
+
+    Attributes:
+        is_installed: Istio's EnvoyFilter is a kind of the API server.
+        failure: Why the last look failed, empty: it did not.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        controller: str,
+        wanted: Callable[[], Filters | None],
+        on_installed: Callable[[], None],
+        *,
+        interval_s: float,
+    ) -> None:
+        self._api = api
+        self._controller = controller
+        self._wanted = wanted
+        self._on_installed = on_installed
+        self._interval_s = interval_s
+        self._wake = asyncio.Event()
+        self._log = structlog.get_logger("tidegate.filters")
+        self.is_installed = False
+        self.failure = ""
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep them until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._look()
+                self.failure = ""
+            except ApiFailure as failure:
+                if str(failure) != self.failure:
+                    self._log.warning("EnvoyFilters are not as they have to be", reason=str(failure))
+                self.failure = str(failure)
+
+    async def _look(self) -> None:
+        there = await written(self._api, self._controller)
+        if (there is not None) != self.is_installed:
+            self.is_installed = there is not None
+            self._on_installed()
+        wanted = self._wanted()
+        if there is None or wanted is None:
+            return
+        for key, manifest in wanted.items():
+            if not _is_as_wanted(there.get(key), manifest):
+                await self._api.apply(_url(key), manifest, f"{MANAGER}/{self._controller}")
+                self._log.info("EnvoyFilter applied", name=key)
+        for key in there.keys() - wanted.keys():
+            await self._api.delete(_url(key))
+            self._log.info("EnvoyFilter removed", name=key)
+
+
+async def written(api: ApiServer, controller: str) -> dict[str, dict[str, Any]] | None:
+    """The EnvoyFilters of a release by `<namespace>/<name>`, None: Istio's kind is not installed.
+
+    Raises:
+        ApiFailure: They cannot be listed.
+    """
+    listed = await api.list_objects(ENVOY_FILTERS, "", {"labelSelector": f"{CONTROLLER_LABEL}={controller}"})
+    return None if listed is None else {key_of(each["metadata"]): each for each in listed}
+
+
+async def detach(api: ApiServer, controller: str, namespace: str, *, patience_s: float = 30.0) -> list[str]:
+    """Take every EnvoyFilter of a release away and see that none comes back; names of those that were there.
+
+    A running operator is told by the settings in the release's namespace, and sweeps by itself.
+
+    Raises:
+        ApiFailure: The API server refuses.
+        TimeoutError: They come back: an operator runs that cannot be told.
+    """
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": SETTINGS_CONFIG_MAP, "namespace": namespace},
+        "data": {"attachment": "Off"},
+    }
+    # Without leave to write them, or without settings, there may still be no operator that writes.
+    with contextlib.suppress(ApiFailure):
+        await api.apply(CONFIG_MAPS.url(namespace, SETTINGS_CONFIG_MAP), settings, f"{MANAGER}/{controller}/detach")
+    removed: set[str] = set()
+    async with asyncio.timeout(patience_s):
+        while there := await written(api, controller):
+            removed |= there.keys()
+            for key in there:
+                await api.delete(_url(key))
+            await asyncio.sleep(_QUIET_S)
+    return sorted(removed)
+
+
+def _url(key: str) -> str:
+    namespace, _, name = key.partition("/")
+    return ENVOY_FILTERS.url(namespace, name)
+
+
+def _is_as_wanted(there: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> bool:
+    if there is None or there["spec"] != manifest["spec"]:
+        return False
+    metadata, wanted = there["metadata"], manifest["metadata"]
+    labels = metadata.get("labels") or {}
+    uids = {each["uid"] for each in metadata.get("ownerReferences") or ()}
+    return wanted["labels"].items() <= labels.items() and uids >= {
+        each["uid"] for each in wanted.get("ownerReferences", ())
+    }
