@@ -11,6 +11,8 @@ from typing import Final
 
 import click
 
+from ratelimit_service.cli import lean
+
 _COMMANDS: Final = {
     "serve": "ratelimit_service.cli.serve",
     "check": "ratelimit_service.cli.check",
@@ -38,6 +40,8 @@ class _Commands(click.Group):
         # Read when grpc is imported: its core writes lines of its own to standard error, in no format of ours and one
         # for each broken handshake. What matters of them is in the errors that it raises.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+        if cmd_name == "serve":
+            lean.import_structlog()
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 import subprocess
 import sys
@@ -78,6 +80,16 @@ class Row(msgspec.Struct, frozen=True):
     rss_mib: float
 
 
+@functools.cache
+def environment() -> dict[str, str]:
+    """Of a service whose modules are compiled, as an installed package's are: compiling them takes memory too."""
+    compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path.home() / ".cache" / "tidegate" / "pycache")}
+    compiled.pop("PYTHONDONTWRITEBYTECODE", None)
+    serve_help = [sys.executable, "-m", "ratelimit_service.cli", "serve", "--help"]
+    subprocess.run(serve_help, env=compiled, check=True, capture_output=True)
+    return compiled
+
+
 @contextmanager
 def server(
     transport: str, *, core: int | None, policies: tuple[Path, ...] = (POLICIES,), flags: tuple[str, ...] = ()
@@ -89,7 +101,7 @@ def server(
         "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain-delay", "0s", *flags,
     ]  # fmt: skip
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment())
         try:
             deadline = time.monotonic() + 30
             ready = None

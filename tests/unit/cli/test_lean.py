@@ -1,0 +1,32 @@
+"""A service carries no library along that it only would draw with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script: str) -> str:
+    """What a new interpreter prints: modules are imported once in a process."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.strip()
+
+
+def test_serving_imports_no_drawing_library() -> None:
+    """Neither directly nor by structlog, which takes one wherever it is installed."""
+    script = (
+        "import sys, click\n"
+        "from ratelimit_service.cli.main import main\n"
+        "main.get_command(click.Context(main), 'serve')\n"
+        "print('structlog' in sys.modules, sorted({'rich', 'colorama', 'pygments'} & set(sys.modules)))"
+    )
+    assert run(script) == "True []"
+
+
+@pytest.mark.parametrize("first", ["", "import rich; "])
+def test_what_was_hidden_can_be_imported_afterwards(first: str) -> None:
+    """A program that uses the package may draw, before and after."""
+    use = "from ratelimit_service.cli import lean; lean.import_structlog(); import rich, structlog"
+    assert run(f"{first}{use}; print(rich.__name__)") == "rich"
