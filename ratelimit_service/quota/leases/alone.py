@@ -57,7 +57,7 @@ class Alone:
     def __call__(self, answered: Answered) -> None:
         """The answer, late or not, or none."""
         owner, cell, (charge,) = self._owner, self._cell, self._charges
-        stats, now = owner.book.stats, owner.now()
+        stats, now = owner.book.stats, answered.heard or owner.now()
         if answered.grants is None:
             stats.lost += 1
             self.give_up(now)
@@ -85,7 +85,7 @@ class Alone:
             return
         self.is_over = True
         owner.book.spent += grant.granted
-        stats.decisions[Source.EXACT] += 1
+        owner.book.exact += 1
         self._done((_outcome(grant, answered.sent_us - now.boot_us),))
 
     def give_up(self, now: Instant) -> None:

@@ -51,6 +51,7 @@ class LeaseBook:
         wanted: Cells that should be refilled in the background; whoever drains it takes for them.
         stats: What happened.
         spent: Hits that were spent, at once or by requests that waited.
+        exact: Requests of one exact charge that the store decided; kept apart since every one of them counts here.
     """
 
     def __init__(self, settings: LeaseSettings, group_of: Callable[[bytes], bytes]) -> None:
@@ -65,7 +66,7 @@ class LeaseBook:
         self.round_trip = RoundTrip()
         self.wanted: list[Cell] = []
         self.stats = LeaseStats()
-        self.spent = 0
+        self.spent = self.exact = 0
         self._group_of = group_of
         self._limits: Mapping[bytes, LimitSettings] = {}
         self.cells: dict[bytes, dict[bytes, Cell]] = {}

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.quota.takes import CountedKey, Grant, Order
 
 
@@ -20,11 +21,13 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
         grants: What the store said, an entry for each ask; None: nothing is known of it, or it was refused.
         sent_us: Boot time just before the order was sent, in its last sending.
         is_good: What was granted may be spent: the store has the memory that it had (DECISIONS 17).
+        heard: One reading of the clocks for all answers of a batch; None: read them.
     """
 
     grants: Sequence[Grant] | None
     sent_us: int
     is_good: bool = True
+    heard: Instant | None = None
 
 
 class Orders(Protocol):

@@ -96,7 +96,7 @@ class Replica:
         self._limits: Mapping[bytes, LimitSettings] = {}
         self._deadlines: list[tuple[int, int, Pending | Alone]] = []
         self._sequence = 0
-        self._planned: tuple[Sequence[Charge], Pending | Cell] | None = None
+        self._planned: tuple[Sequence[Charge], Pending | Cell, Instant] | None = None
         self._leased = self._spent = 0
         self._cells = self.book.cells
         self._degraded_at_us: int | None = None
@@ -134,6 +134,18 @@ class Replica:
                 if wait_us < 0:  # noqa: PLR1730 — `max` costs a call on every request
                     wait_us = 0
                 return (Outcome(False, left + cell.rest, wait_us, cell.counted - left - hits, _LEASE),)
+            if (
+                cell is not None
+                and cell.exact
+                and 0 < hits <= MOST_WANTED
+                and not (cell.left or cell.owed or cell.denied_hits)
+                and cell.limit is charge.limit
+                and charge.role is _ENFORCE
+                and self._taker.is_up(cell.where, cell.limit, now)
+            ):
+                # What `_sole_cell` finds out about a counter that is known: only the store can tell.
+                self._planned = (charges, cell, now)
+                return None
         outcomes = self.book.charge(charges, now)
         if self.book.wanted:
             self._taker.refill_soon()
@@ -149,11 +161,11 @@ class Replica:
                 return outcomes
         cell = self._sole_cell(charges, now)
         if cell is not None:
-            self._planned = (charges, cell)
+            self._planned = (charges, cell, now)
             return None
         pending = Pending(charges, self.book, now)
         if self._unsettled(pending, now):
-            self._planned = (charges, pending)
+            self._planned = (charges, pending, now)
             return None
         return self._conclude(pending, now)
 
@@ -184,10 +196,12 @@ class Replica:
 
     def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
         """See `Store.charge_later`."""
-        now = self._clock.read()
         planned, self._planned = self._planned, None
-        plan: Pending | Cell | None = planned[1] if planned is not None and planned[0] is charges else None
-        if plan is None:
+        if planned is not None and planned[0] is charges:
+            # Of this very turn, so its reading of the clocks will do.
+            _, plan, now = planned
+        else:
+            now = self._clock.read()
             plan = self._sole_cell(charges, now) or Pending(charges, self.book, now)
         if isinstance(plan, Cell):
             self._ask_alone(plan, charges, deadline_us, done, now)
@@ -407,7 +421,8 @@ class Replica:
     def stats(self) -> LeaseStats:
         """Read the plain integers."""
         stats = self.book.stats
-        decisions = {**stats.decisions, Source.LEASE: stats.decisions[Source.LEASE] + self._leased}
+        counted = {Source.LEASE: self._leased, Source.EXACT: self.book.exact}
+        decisions = {source: count + counted.get(source, 0) for source, count in stats.decisions.items()}
         return msgspec.structs.replace(
             stats, decisions=decisions, spent=self.book.spent + self._spent, keys=len(self.book)
         )

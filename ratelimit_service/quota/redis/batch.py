@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.quota.leases.orders import Answered
 from ratelimit_service.quota.redis.batch_queue import Batch, BatchPace, OrderQueue, Slot, Waiting
 from ratelimit_service.quota.redis.calls import RoundTrip, ScriptCall
@@ -122,16 +123,18 @@ class GroupCommit:
         self._most_orders = most_orders
         self._lots: dict[BatchNode, _Lot] = {}
         self._closed = False
+        self._latest_where: CountedKey | None = None
+        self._latest_name = b""
         self.stats = BatchStats()
 
     def is_up(self, where: CountedKey) -> bool:
         """See `Orders.is_up`."""
-        node = self._topology.node_for(key_name(self._prefix, where))
+        node = self._topology.node_for(self._name(where))
         return node is not None and node.ready and not self._closed
 
     def submit(self, order: Order, deadline_us: int, done: Callable[[Answered], None]) -> None:
         """See `Orders.submit`."""
-        name = key_name(self._prefix, order.where)
+        name = self._name(order.where)
         waiting = Waiting(order, name, deadline_us, done)
         node = None if self._closed else self._topology.node_for(name)
         if node is None:
@@ -143,6 +146,12 @@ class GroupCommit:
             self._lose_later(waiting)
         elif lot.task is None:
             lot.task = asyncio.get_running_loop().create_task(self._drive(lot))
+
+    def _name(self, where: CountedKey) -> bytes:
+        # Whoever submits has just asked whether the node is up.
+        if where is not self._latest_where:
+            self._latest_where, self._latest_name = where, key_name(self._prefix, where)
+        return self._latest_name
 
     async def close(self) -> None:
         """Send what waits, and take no more; every order has been answered then."""
@@ -186,7 +195,7 @@ class GroupCommit:
         now = self._clock.read()
         lot.pace.observe(len(batch.slots), now.boot_us - sent.boot_us)
         for slots, reply in zip(parts, trip.replies, strict=True):
-            self._hand_out(lot, slots, reply, sent.boot_us, now.wall_us, is_good=trip.same_memory)
+            self._hand_out(lot, slots, reply, sent.boot_us, now, is_good=trip.same_memory)
 
     def _calls(self, slots: Sequence[Slot], wall_us: int) -> tuple[list[ScriptCall], list[list[Slot]]]:
         """The script calls of a batch, one for each slot of a cluster, and which entries each carries out."""
@@ -201,7 +210,7 @@ class GroupCommit:
         return calls, list(parts.values())
 
     def _hand_out(
-        self, lot: _Lot, slots: Sequence[Slot], reply: Reply, sent_us: int, wall_us: int, *, is_good: bool
+        self, lot: _Lot, slots: Sequence[Slot], reply: Reply, sent_us: int, now: Instant, *, is_good: bool
     ) -> None:
         """Tell the orders of one call what came of them."""
         if not isinstance(reply, list):
@@ -210,15 +219,17 @@ class GroupCommit:
         store_us, packed = reply
         assert isinstance(store_us, int)
         assert isinstance(packed, bytes)
-        lot.ahead_us = store_us - wall_us
+        lot.ahead_us = store_us - now.wall_us
         said = read_replies(packed, [(slot.order, len(slot.waiting)) for slot in slots])
         for slot, answers in zip(slots, said, strict=True):
             for waiting, answer in zip(slot.waiting, answers, strict=True):
-                self._answer(lot, waiting, answer, sent_us, is_good=is_good)
+                self._answer(lot, waiting, answer, sent_us, now, is_good=is_good)
 
-    def _answer(self, lot: _Lot, waiting: Waiting, answer: Answer, sent_us: int, *, is_good: bool) -> None:
+    def _answer(
+        self, lot: _Lot, waiting: Waiting, answer: Answer, sent_us: int, now: Instant, *, is_good: bool
+    ) -> None:
         if not isinstance(answer, Refusal):
-            _tell(waiting, Answered(answer, sent_us, is_good))
+            _tell(waiting, Answered(answer, sent_us, is_good, now))
         elif answer is Refusal.AGAIN and not waiting.is_again:
             # The server's time is known now, so the next list of windows holds it.
             waiting.is_again = True
