@@ -233,20 +233,22 @@ def test_usage_pages_through_a_domain(server: RedisServer) -> None:
     assert {(usage.identity, usage.used, usage.remaining) for usage in usages} == {(asked.identity, 2, 7)}
 
 
-def test_usage_without_a_server_is_empty() -> None:
-    """And a limit that nobody has charged is on no page."""
+def test_usage_without_a_server_is_not_known() -> None:
+    """It is not empty; and a limit that nobody has charged is on no page."""
     asked, other = charge(9, rule="lost"), charge(9, rule="lost", window_us=60_000_000)
 
-    async def scenario(server: RedisServer) -> list[int]:
+    async def scenario(server: RedisServer) -> tuple[int, Sequence[Usage] | None]:
         async with running_store(server, EXACT) as store:
             store.apply(in_force(asked, other, rule="lost"))
             await ask(store, asked)
             before = len(await listed(store))
             server.kill()
-            return [before, len(await listed(store))]
+            after: asyncio.Future[Sequence[Usage] | None] = asyncio.get_running_loop().create_future()
+            store.usage("shop", 0, after.set_result)
+            return before, await after
 
     with running_server() as server:
-        assert asyncio.run(scenario(server)) == [1, 0]
+        assert asyncio.run(scenario(server)) == (1, None)
 
 
 def test_replicas_hold_slots(server: RedisServer) -> None:
