@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 import msgspec
@@ -90,6 +90,8 @@ class Watcher:
                     registry=self._registry(watched),
                     settings=_settings(watched),
                     standalone=True,
+                    # Else it asks for the user's name, and a pod's user has none.
+                    identity=cast("Any", "tidegate-operator"),
                     clusterwide=not watched.namespaces,
                     namespaces=tuple(watched.namespaces),
                     stop_flag=self._stop,
