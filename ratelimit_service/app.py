@@ -6,9 +6,11 @@ It and `assembly` are the only modules that name concrete classes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Final
 
@@ -24,13 +26,15 @@ from ratelimit_service.limiter.settings import LimiterSettings
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.service_view import ServiceView
 from ratelimit_service.settings import Compat, ServeSettings
-from ratelimit_service.sources.contract import Applied, Refused
+from ratelimit_service.sources.contract import Applied, Apply, Refused, Source
+from ratelimit_service.sources.xds.source import XdsObserver
 from ratelimit_service.telemetry import logs
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.transport.addresses import CannotListen
 from ratelimit_service.transport.admin import AdminServer
 from ratelimit_service.transport.admin import CannotListen as CannotListenAdmin
-from ratelimit_service.transport.contract import Counting
+from ratelimit_service.transport.admin_pages import ROUTES
+from ratelimit_service.transport.contract import Adopting, Counting
 from ratelimit_service.transport.timing import TimedDecider
 from ratelimit_service.transport.tls import InvalidTls
 
@@ -54,23 +58,37 @@ class StartRefused(TidegateError):
         self.problems = tuple(problems)
 
 
+MakeSource = Callable[[Apply, XdsObserver], Source]
+"""From who puts sets in force, and who is told of them."""
+
+
 class Service:
     """One running service. Made, started and ended on one event loop.
 
     Attributes:
         view: What its admin pages show.
+        told: Set by the first SIGTERM or SIGINT.
 
     Raises:
         StartRefused: The TLS files are not good; raised on construction.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, source: MakeSource | None = None, worker: int | None = None) -> None:
+        """Build it; nothing runs yet.
+
+        Args:
+            settings: What `serve` was told.
+            source: Makes what brings the policies; None: the files that `--policies` names.
+            worker: Its number among the workers, which is in every line of its log; None: it is no worker.
+        """
         self._settings = settings
-        self._told = asyncio.Event()
+        self.told = asyncio.Event()
         clock = Clock()
         logs.configure(settings.log_format, settings.log_level, sys.stderr, lambda: clock.read().boot_us)
+        if worker is not None:
+            structlog.contextvars.bind_contextvars(worker=worker)
         self._log = structlog.get_logger("tidegate")
-        version = _version()
+        version = program_version()
         metrics = Metrics(version, settings.metrics_max_series)
         self._stores = Stores(settings, clock, metrics)
         limiter = Limiter(self._stores.by_profile, _limiter_settings(settings), metrics.counters)
@@ -87,8 +105,9 @@ class Service:
             waits_for_policies=settings.start_without_policies or settings.xds is not None,
         )
         metrics.bound = self.view.bound
-        self._source = make_source(settings, self._apply, self.view)
-        self._admin = AdminServer([settings.admin], self.view, exposed=settings.admin_expose)
+        make = functools.partial(make_source, settings) if source is None else source
+        self._source = make(self._apply, self.view)
+        self._admin = AdminServer([settings.admin], self.view, routes=ROUTES, exposed=settings.admin_expose)
         try:
             self._transport = TRANSPORTS[settings.transport](limiter, clock.read, settings, metrics.request_duration)
         except InvalidTls as error:
@@ -104,7 +123,7 @@ class Service:
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._told.set)
+            loop.add_signal_handler(number, self.told.set)
         await self._stores.start()
         try:
             await self._load()
@@ -162,23 +181,42 @@ class Service:
 
     async def run_until_signal(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once, by that signal."""
-        await self._told.wait()
+        await self.told.wait()
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         await self.drain()
 
-    async def drain(self) -> None:
+    async def adopt(self, accepted: socket.socket) -> None:
+        """Serve a connection that another process has accepted."""
+        assert isinstance(self._transport, Adopting)
+        await self._transport.adopt(accepted)
+
+    def on_connections(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever a connection has come or gone."""
+        assert isinstance(self._transport, Adopting)
+        self._transport.on_change(changed)
+
+    @property
+    def connections(self) -> int:
+        """Connections of callers that are open."""
+        assert isinstance(self._transport, Adopting)
+        return self._transport.connections
+
+    async def drain(self, *, delays: bool = True) -> None:
         """End without losing a call (DECISIONS 31).
 
         Health says NOT_SERVING at once, and calls are answered for `--drain-delay` more, so that Envoy goes elsewhere
         first. Then no call is taken, and those under way finish, by `--drain-grace` from the start at the latest.
+
+        Args:
+            delays: False: nobody can go elsewhere first, so there is nothing to wait for.
         """
         settings = self._settings
         self.view.draining = True
         self._transport.set_serving(False)
-        delay_s, grace_s = settings.drain_delay_us / _US_PER_S, settings.drain_grace_us / _US_PER_S
+        delay_s, grace_s = settings.drain_delay_us / _US_PER_S * delays, settings.drain_grace_us / _US_PER_S
         self._log.info("draining", delay_s=delay_s, grace_s=grace_s)
         await asyncio.sleep(delay_s)
         await self._close(grace_s - delay_s)
@@ -191,7 +229,8 @@ class Service:
         await self._stores.close()
 
 
-def _version() -> str:
+def program_version() -> str:
+    """Version of the program."""
     try:
         return metadata.version("tidegate")
     except metadata.PackageNotFoundError:  # run from a source tree that is not installed

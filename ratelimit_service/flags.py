@@ -75,6 +75,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--grpc", "0.0.0.0:8081", "HOST:PORT or unix:PATH that Envoy asks; may be repeated.", separator=","),
     Flag("--admin", "0.0.0.0:8080", "HOST:PORT of health, metrics and debug pages."),
     Flag("--transport", "native", "Server that speaks gRPC: our own, or the reference one with reflection."),
+    Flag("--workers", "1", "Processes that serve; more than one need a shared store, each is a replica of it."),
     Flag("--grpc-tls-cert", "", "PEM file of the server's certificate chain."),
     Flag("--grpc-tls-key", "", "PEM file of the server's private key."),
     Flag("--grpc-client-ca", "", "PEM file of the CAs that clients must show a certificate of (mTLS)."),

@@ -65,6 +65,7 @@ class ServeSettings(msgspec.Struct, frozen=True):
     grpc: tuple[Address, ...]
     admin: Address
     transport: str
+    workers: int
     tls_cert: Path | None
     tls_key: Path | None
     client_ca: Path | None
@@ -232,6 +233,7 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
     if drain_grace_us < drain_delay_us:
         read.complain("--drain-grace", "includes --drain-delay, so it cannot be shorter")
     tls_cert, tls_key, client_ca, client_sans = _tls(read)
+    slots = read.count("--slots", 1, 1000)
     start_without_policies = read.switch("--start-without-policies")
     xds = _xds(read)
     settings = ServeSettings(
@@ -241,6 +243,7 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         grpc=tuple(read.address("--grpc", text) for text in read.texts("--grpc")),
         admin=_admin(read),
         transport=read.one_of("--transport", transports),
+        workers=_workers(read, slots),
         tls_cert=tls_cert,
         tls_key=tls_key,
         client_ca=client_ca,
@@ -249,7 +252,7 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         drain_grace_us=drain_grace_us,
         store_max_keys=read.count("--store-max-keys", 1, 10**9),
         store_max_bytes=read.size_bytes("--store-max-bytes", 2**20, 2**50),
-        slots=read.count("--slots", 1, 1000),
+        slots=slots,
         secrets_dir=Path(read.text("--secrets-dir")),
         compat_per_second_store=_per_second_store(read),
         compat_expiry_jitter_s=read.duration_us("--compat-expiry-jitter", 0, 86_400_000_000) // 1_000_000,
@@ -317,6 +320,23 @@ def _xds(read: _Reader) -> XdsAddress | None:
         snapshot=read.text("--xds-snapshot"),
         bootstrap=read.text("--xds-bootstrap"),
     )
+
+
+def _workers(read: _Reader, slots: int) -> int:
+    workers = read.count("--workers", 1, 64)
+    if workers == 1:
+        return 1
+    if read.text("--store") == MEMORY_STORE:
+        read.complain(
+            "--workers",
+            f"{workers} workers need a store that they share, like --store redis://HOST:PORT; "
+            f"counts of {MEMORY_STORE} belong to one process",
+        )
+    if read.text("--transport") == "grpcio":
+        read.complain("--workers", "more than one needs --transport native; grpcio takes no connection from another")
+    if 1 < slots < workers:
+        read.complain("--slots", f"{slots} are fewer than {workers} workers, each of which is a replica")
+    return workers
 
 
 def _store(read: _Reader) -> RedisAddress | None:

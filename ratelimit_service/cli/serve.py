@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import uvloop
@@ -16,6 +16,9 @@ from ratelimit_service.assembly.transports import TRANSPORTS
 from ratelimit_service.cli.ready import command_name, ready_text
 from ratelimit_service.flags import FLAGS, Flag, environment_texts
 from ratelimit_service.settings import InvalidSettings, ServeSettings, decode_settings
+
+if TYPE_CHECKING:
+    from ratelimit_service.workers.parent import Parent
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,13 +54,14 @@ def serve(**texts: str | tuple[str, ...] | None) -> None:
 
     Every flag is also an environment variable. Wrong flags and wrong policies: all problems are told, exit code 2.
     """
+    told = {**environment_texts(os.environ), **_given(texts)}
     try:
-        settings = decode_settings({**environment_texts(os.environ), **_given(texts)}, TRANSPORTS)
+        settings = decode_settings(told, TRANSPORTS)
     except InvalidSettings as error:
         _refuse("flags", error.problems)
     try:
         # uvloop: a third less CPU per call (DESIGN §3).
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, told))
     except StartRefused as error:
         _refuse(error.subject, error.problems)
 
@@ -72,13 +76,20 @@ def _given(texts: Mapping[str, str | tuple[str, ...] | None]) -> dict[str, tuple
     return given
 
 
-async def _serve(settings: ServeSettings) -> None:
-    service = Service(settings)
+async def _serve(settings: ServeSettings, told: Mapping[str, tuple[str, ...]]) -> None:
+    service = Service(settings) if settings.workers == 1 else _parent(settings, told)
     await service.start()
     command = command_name(sys.argv[0], shutil.which("tidegate"))
     ready = ready_text(service.version, service.grpc_addresses, service.admin_addresses, service.snapshot, command)
     click.echo(ready)
     await service.run_until_signal()
+
+
+def _parent(settings: ServeSettings, told: Mapping[str, tuple[str, ...]]) -> Parent:
+    # Where there are workers and nowhere else.
+    from ratelimit_service.workers.parent import Parent  # noqa: PLC0415
+
+    return Parent(settings, told)
 
 
 def _refuse(subject: str, problems: tuple[str, ...]) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 
 from ratelimit_service.quota.store import Role, Source
 from ratelimit_service.telemetry import shared_store
-from ratelimit_service.telemetry.metric import Kind, Metric
+from ratelimit_service.telemetry.metric import Kind, Metric, Together
 
 _COUNTER, _GAUGE, _RULE, _PROFILE = Kind.COUNTER, Kind.GAUGE, ("domain", "rule"), ("profile",)
+_GREATEST: Final = Together.GREATEST
 
 DECISIONS: Final = Metric(
     "tidegate_decisions_total",
@@ -66,7 +67,12 @@ REFUNDS_IGNORED: Final = Metric(
     "descriptors",
 )
 SERIES: Final = Metric(
-    "tidegate_metrics_series", _GAUGE, "Series of rules that are shown under their own labels.", (), "series"
+    "tidegate_metrics_series",
+    _GAUGE,
+    "Series of rules that are shown under their own labels.",
+    (),
+    "series",
+    together=_GREATEST,
 )
 SERIES_DROPPED: Final = Metric(
     "tidegate_metrics_series_dropped_total",
@@ -75,27 +81,43 @@ SERIES_DROPPED: Final = Metric(
     (),
     "series",
 )
-CONFIG_INFO: Final = Metric("tidegate_config_info", _GAUGE, "1 for the version in force.", ("version",))
+CONFIG_INFO: Final = Metric(
+    "tidegate_config_info", _GAUGE, "1 for the version in force.", ("version",), together=_GREATEST
+)
 CONFIG_APPLIED: Final = Metric(
-    "tidegate_config_applied_timestamp_seconds", _GAUGE, "When the version in force was applied.", (), "Unix time"
+    "tidegate_config_applied_timestamp_seconds",
+    _GAUGE,
+    "When the version in force was applied.",
+    (),
+    "Unix time",
+    together=_GREATEST,
 )
 CONFIG_LOADS: Final = Metric(
-    "tidegate_config_loads_total", _COUNTER, "Sets of policies that were applied.", (), "loads"
+    "tidegate_config_loads_total", _COUNTER, "Sets of policies that were applied.", (), "loads", together=_GREATEST
 )
 CONFIG_LOAD_ERRORS: Final = Metric(
-    "tidegate_config_load_errors_total", _COUNTER, "Sets of policies that were refused.", (), "loads"
+    "tidegate_config_load_errors_total",
+    _COUNTER,
+    "Sets of policies that were refused.",
+    (),
+    "loads",
+    together=_GREATEST,
 )
 CONFIG_REFUSED: Final = Metric(
     "tidegate_config_refused",
     _GAUGE,
     "1 while the newest set of policies is refused and an older one stays in force.",
+    together=_GREATEST,
 )
-CONFIG_DOMAINS: Final = Metric("tidegate_config_domains", _GAUGE, "Domains in force.", (), "domains")
-CONFIG_RULES: Final = Metric("tidegate_config_rules", _GAUGE, "Rules in force.", (), "rules")
+CONFIG_DOMAINS: Final = Metric(
+    "tidegate_config_domains", _GAUGE, "Domains in force.", (), "domains", together=_GREATEST
+)
+CONFIG_RULES: Final = Metric("tidegate_config_rules", _GAUGE, "Rules in force.", (), "rules", together=_GREATEST)
 CONFIG_SHADOW: Final = Metric(
     "tidegate_config_shadow",
     _GAUGE,
     "1 while nothing is rejected, by the kill switch (enforcement: Shadow) or by --shadow-mode.",
+    together=_GREATEST,
 )
 XDS_CONNECTED: Final = Metric(
     "tidegate_xds_connected", _GAUGE, "1 while an operator serves this replica; absent without one to follow."
@@ -104,7 +126,11 @@ XDS_STREAMS: Final = Metric(
     "tidegate_xds_streams_total", _COUNTER, "Streams that an operator has taken.", (), "streams"
 )
 BUILD_INFO: Final = Metric(
-    "tidegate_build_info", _GAUGE, "1 for this build and the interpreter that runs it.", ("version", "python")
+    "tidegate_build_info",
+    _GAUGE,
+    "1 for this build and the interpreter that runs it.",
+    ("version", "python"),
+    together=_GREATEST,
 )
 READY: Final = Metric("tidegate_ready", _GAUGE, "1 while /readyz answers 200.")
 
@@ -177,6 +203,17 @@ STORE_CHARGES: Final = Metric(
 STORE_ROLES: Final[dict[str, str]] = {f"{role.value}_charges": role.value for role in Role}
 """Field of a store's statistics → value of the label `role`."""
 
+WORKERS: Final[dict[str, Metric]] = {
+    "ready": Metric("tidegate_worker_ready", _GAUGE, "With --workers: 1 while a worker is ready.", ("worker",)),
+    "connections": Metric(
+        "tidegate_worker_connections", _GAUGE, "With --workers: connections of a worker.", ("worker",), "connections"
+    ),
+    "starts": Metric(
+        "tidegate_worker_starts_total", _COUNTER, "With --workers: times it was started.", ("worker",), "starts"
+    ),
+}
+"""Field of a worker's state → its metric; of the parent of workers only."""
+
 METRICS: Final[tuple[Metric, ...]] = (
     DECISIONS,
     NEAR_LIMIT_HITS,
@@ -223,6 +260,8 @@ Beside the metrics below there are the usual `process_*` ones: CPU, memory, open
 - At most `--metrics-max-series` series of rules are shown (20,000 unless told otherwise).
   What comes later is summed under `domain="_overflow",rule="_overflow"`, so totals stay right.
 - Label values longer than 256 characters keep their beginning and end in a digest of the whole.
+- With `--workers`, values are the sum of all workers, but for what describes one state (the greatest: configuration,
+  build, breakers; the least: whether a server is up, start time). What a worker that died had counted stays in the sum.
 
 | Metric | Type | Labels | Unit | Meaning |
 |---|---|---|---|---|
@@ -234,6 +273,6 @@ def render_metrics_reference() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind.value} | {', '.join(f'`{label}`' for label in metric.labels)} "
         f"| {metric.unit} | {metric.meaning} |\n"
-        for metric in METRICS
+        for metric in (*METRICS, *WORKERS.values())
     ]
     return _INTRODUCTION + "".join(rows)

@@ -17,6 +17,24 @@ class Kind(enum.Enum):
     HISTOGRAM = "histogram"
 
 
+class Together(enum.Enum):
+    """How the values of several workers become one."""
+
+    SUM = "sum"
+    GREATEST = "greatest"
+    LEAST = "least"
+
+    def of(self, one: float, other: float) -> float:
+        """One value of two."""
+        match self:
+            case Together.SUM:
+                return one + other
+            case Together.GREATEST:
+                return max(one, other)
+            case Together.LEAST:
+                return min(one, other)
+
+
 class Metric(msgspec.Struct, frozen=True):
     """One family of series.
 
@@ -26,6 +44,7 @@ class Metric(msgspec.Struct, frozen=True):
         meaning: HELP: one sentence that says what a value stands for.
         labels: Names of its labels.
         unit: Of a value, as the reference page shows it.
+        together: What it is of several workers.
     """
 
     name: str
@@ -33,6 +52,7 @@ class Metric(msgspec.Struct, frozen=True):
     meaning: str
     labels: tuple[str, ...] = ()
     unit: str = ""
+    together: Together = Together.SUM
 
     @property
     def head(self) -> str:

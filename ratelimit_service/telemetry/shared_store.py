@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ratelimit_service.telemetry.exposition import sample, seconds_text
-from ratelimit_service.telemetry.metric import Kind, Metric
+from ratelimit_service.telemetry.metric import Kind, Metric, Together
 
 if TYPE_CHECKING:
     # What it reads; importing it for more than types would bring the Redis library along.
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _PROFILE: Final = ("profile",)
 _NODE: Final = ("profile", "node")
 _FATES: Final = ("granted", "spent", "returned", "forfeited", "stranded")
+_GREATEST: Final = Together.GREATEST
 _BREAKER_STATES: Final = ("closed", "open", "half_open")
 
 HITS: Final = Metric(
@@ -60,7 +61,12 @@ DEGRADED: Final = Metric(
     "seconds",
 )
 REPLICAS: Final = Metric(
-    "tidegate_store_replicas", Kind.GAUGE, "Replicas last seen alive, this one included.", _PROFILE, "replicas"
+    "tidegate_store_replicas",
+    Kind.GAUGE,
+    "Replicas last seen alive, this one included.",
+    _PROFILE,
+    "replicas",
+    together=_GREATEST,
 )
 BATCHES: Final[dict[str, Metric]] = {
     "batches": Metric("tidegate_store_batches_total", Kind.COUNTER, "Round trips.", _PROFILE, "batches"),
@@ -76,9 +82,15 @@ BATCHES: Final[dict[str, Metric]] = {
     ),
 }
 """Field of `BatchStats` → its metric."""
-NODE_UP: Final = Metric("tidegate_store_node_up", Kind.GAUGE, "1 while a server may be asked.", _NODE)
+NODE_UP: Final = Metric(
+    "tidegate_store_node_up", Kind.GAUGE, "1 while a server may be asked.", _NODE, together=Together.LEAST
+)
 BREAKER: Final = Metric(
-    "tidegate_store_breaker_state", Kind.GAUGE, "1 for the state that a server's breaker is in.", (*_NODE, "state")
+    "tidegate_store_breaker_state",
+    Kind.GAUGE,
+    "1 for the state that a server's breaker is in.",
+    (*_NODE, "state"),
+    together=_GREATEST,
 )
 BREAKER_OPENED: Final = Metric(
     "tidegate_store_breaker_opened_total", Kind.COUNTER, "Times that a server's breaker opened.", _NODE, "times"
@@ -92,7 +104,11 @@ LOST: Final = Metric(
 )
 CONNECTIONS: Final = Metric("tidegate_store_connections", Kind.GAUGE, "Connections to a server.", _NODE, "connections")
 MAY_EVICT: Final = Metric(
-    "tidegate_store_may_evict", Kind.GAUGE, "1 while a full server may drop counters: set noeviction there.", _NODE
+    "tidegate_store_may_evict",
+    Kind.GAUGE,
+    "1 while a full server may drop counters: set noeviction there.",
+    _NODE,
+    together=_GREATEST,
 )
 ROUND_TRIP: Final = Metric(
     "tidegate_store_round_trip_seconds", Kind.HISTOGRAM, "Time of a round trip to a server.", _NODE, "seconds"

@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import Generic
 
 from ratelimit_service.addresses import Address
 from ratelimit_service.transport.addresses import CannotListen, require_free
-from ratelimit_service.transport.admin_pages import ROUTES
 from ratelimit_service.transport.admin_protocol import AdminConnection, AdminLimits, Phase
-from ratelimit_service.transport.admin_routes import Route, Routes
-from ratelimit_service.transport.admin_service import AdminView
+from ratelimit_service.transport.admin_routes import Route, Routes, View
 
 __all__ = ["AdminLimits", "AdminServer", "CannotListen"]
 
 _BACKLOG = 128
 
 
-class AdminServer:
+class AdminServer(Generic[View]):
     """Serves the admin pages on several addresses.
 
     Attributes:
@@ -31,11 +30,11 @@ class AdminServer:
     def __init__(
         self,
         addresses: Sequence[Address],
-        view: AdminView,
+        view: View,
         *,
         exposed: frozenset[str] = frozenset(),
         limits: AdminLimits | None = None,
-        routes: Sequence[Route] = ROUTES,
+        routes: Sequence[Route[View]],
     ) -> None:
         """Set up; nothing is bound yet.
 
@@ -52,7 +51,7 @@ class AdminServer:
         self._limits = limits or AdminLimits()
         self._routes = Routes(routes, exposed)
         self._servers: list[asyncio.Server] = []
-        self._connections: dict[AdminConnection, None] = {}
+        self._connections: dict[AdminConnection[View], None] = {}
         """Those open, the oldest first."""
         self._empty = asyncio.Event()
         """Set while none is open."""
@@ -106,10 +105,10 @@ class AdminServer:
             connection.cut()
         await asyncio.sleep(0)
 
-    def _connection(self) -> AdminConnection:
+    def _connection(self) -> AdminConnection[View]:
         return AdminConnection(self._routes, self._view, self._limits, self._opened, self._closed)
 
-    def _opened(self, connection: AdminConnection) -> bool:
+    def _opened(self, connection: AdminConnection[View]) -> bool:
         """Take a connection in; False: there are too many, and none is idle."""
         if len(self._connections) >= self._limits.max_connections:
             idle = next((other for other in self._connections if other.phase is Phase.IDLE), None)
@@ -120,7 +119,7 @@ class AdminServer:
         self._connections[connection] = None
         return True
 
-    def _closed(self, connection: AdminConnection) -> None:
+    def _closed(self, connection: AdminConnection[View]) -> None:
         self._connections.pop(connection, None)
         if not self._connections:
             self._empty.set()

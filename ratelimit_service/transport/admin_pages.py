@@ -12,7 +12,7 @@ from ratelimit_service.telemetry.exposition import CONTENT_TYPE as METRICS_TYPE
 from ratelimit_service.transport.admin_counters import counters, reset
 from ratelimit_service.transport.admin_fields import NO_CONFIGURATION, bad_request, request_of_fields
 from ratelimit_service.transport.admin_routes import JSON, TEXT, Page, Query, Route, refusal
-from ratelimit_service.transport.admin_service import AdminView
+from ratelimit_service.transport.admin_service import AdminView, Readiness
 from ratelimit_service.transport.rlconfig import render_rlconfig
 from ratelimit_service.wire.grpc.status import GrpcCode, GrpcError
 from ratelimit_service.wire.rls.protojson import MalformedJson, decode_request_json, encode_verdict_json
@@ -40,7 +40,11 @@ async def livez(_view: AdminView, _query: Query) -> Page:
 
 async def readyz(view: AdminView, _query: Query) -> Page:
     """200 while traffic should come; the body names problems that do not keep it away (DECISIONS 34)."""
-    state = view.readiness()
+    return readiness_page(view.readiness())
+
+
+def readiness_page(state: Readiness) -> Page:
+    """What `/readyz` says of a state."""
     lines = ["ok" if state.ready else f"not ready: {state.reason}"]
     if state.problems:
         lines[0] += "; degraded" if state.ready else ""

@@ -14,14 +14,13 @@ import enum
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import cast
+from typing import Generic, cast
 
 import h11
 import msgspec
 import structlog
 
-from ratelimit_service.transport.admin_routes import Page, Query, Routes, is_local_peer, refusal, split_target
-from ratelimit_service.transport.admin_service import AdminView
+from ratelimit_service.transport.admin_routes import Page, Query, Routes, View, is_local_peer, refusal, split_target
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +60,7 @@ class Phase(enum.Enum):
     CLOSING = "closing"
 
 
-class AdminConnection(asyncio.Protocol):
+class AdminConnection(asyncio.Protocol, Generic[View]):
     """Serves one client.
 
     Attributes:
@@ -70,11 +69,11 @@ class AdminConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        routes: Routes,
-        view: AdminView,
+        routes: Routes[View],
+        view: View,
         limits: AdminLimits,
-        opened: Callable[[AdminConnection], bool],
-        closed: Callable[[AdminConnection], None],
+        opened: Callable[[AdminConnection[View]], bool],
+        closed: Callable[[AdminConnection[View]], None],
     ) -> None:
         self.phase = Phase.IDLE
         self._routes = routes

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-
-from ratelimit_service.transport.admin_service import AdminView
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
@@ -52,10 +50,13 @@ class Query(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Handler = Callable[[AdminView, Query], Awaitable[Page]]
+View = TypeVar("View")
+"""What pages show: `AdminView`, or what the parent of workers knows of them."""
+
+Handler = Callable[[View, Query], Awaitable[Page]]
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, Generic[View], frozen=True):
     """One page.
 
     Attributes:
@@ -68,7 +69,7 @@ class Route(msgspec.Struct, frozen=True):
 
     path: str
     methods: tuple[str, ...]
-    handler: Handler
+    handler: Handler[View]
     meaning: str
     guard: str = ""
 
@@ -78,14 +79,14 @@ class Route(msgspec.Struct, frozen=True):
         return ", ".join(method for name in self.methods for method in ((name, "HEAD") if name == "GET" else (name,)))
 
 
-class Routes:
+class Routes(Generic[View]):
     """The table of pages with what is exposed."""
 
-    def __init__(self, routes: Sequence[Route], exposed: frozenset[str] = frozenset()) -> None:
-        self._routes: Mapping[str, Route] = {route.path: route for route in routes}
+    def __init__(self, routes: Sequence[Route[View]], exposed: frozenset[str] = frozenset()) -> None:
+        self._routes: Mapping[str, Route[View]] = {route.path: route for route in routes}
         self._exposed = exposed
 
-    def find(self, method: str, path: str, *, is_local: bool) -> Route | Page:
+    def find(self, method: str, path: str, *, is_local: bool) -> Route[View] | Page:
         """The route that answers, or the refusal: 404, 403, 405 in this order."""
         route = self._routes.get(path)
         if route is None:

@@ -42,16 +42,19 @@ class RateLimitClient:
     Args:
         target: `HOST:PORT` or `unix:PATH`.
         tls: None: plain text.
+        own_connection: False: grpcio may share it with other clients of this process that ask the same target.
 
     Raises:
         InvalidTls: The TLS files are not good; raised on construction.
     """
 
-    def __init__(self, target: str, tls: ClientTls | None = None) -> None:
+    def __init__(self, target: str, tls: ClientTls | None = None, *, own_connection: bool = False) -> None:
+        options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)] if own_connection else []
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(target)
+            self._channel = grpc.aio.insecure_channel(target, options=options)
         else:
-            options = [] if tls.server_name is None else [("grpc.ssl_target_name_override", tls.server_name)]
+            if tls.server_name is not None:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
             self._channel = grpc.aio.secure_channel(target, _credentials(tls), options=options)
         self._ask = self._channel.unary_unary(f"/{RLS_SERVICE}/ShouldRateLimit")
 

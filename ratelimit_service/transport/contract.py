@@ -6,6 +6,8 @@ the bytes of a `RateLimitResponse`; neither knows what is inside.
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -45,6 +47,21 @@ class Transport(Protocol):
     @property
     def addresses(self) -> list[str]:
         """Where it listens, with real ports (`127.0.0.1:43211`, `unix:/run/x.sock`)."""
+
+
+@runtime_checkable
+class Adopting(Protocol):
+    """A transport that serves connections which another process has accepted."""
+
+    async def adopt(self, accepted: socket.socket) -> None:
+        """Serve a connection, TLS included; one that fails at once is closed, and that is all."""
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever a connection has come or gone."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
 
 
 @runtime_checkable

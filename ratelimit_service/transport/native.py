@@ -7,6 +7,8 @@ is grpcio's. How one client is served is in `native_connection`, what all client
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -75,12 +77,33 @@ class NativeTransport:
     async def _serve(self, listener: Listener) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         create = loop.create_unix_server if listener.is_unix else loop.create_server
-        context, patience_s = None, None
-        if self._tls is not None:
-            context, patience_s = self._tls.context, self._hub.settings.settle_us / _US_PER_S
+        context, patience_s = self._handshake()
         return await create(
             self._connect, sock=listener.socket, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=patience_s
         )
+
+    def _handshake(self) -> tuple[ssl.SSLContext | None, float | None]:
+        if self._tls is None:
+            return None, None
+        return self._tls.context, self._hub.settings.settle_us / _US_PER_S
+
+    async def adopt(self, accepted: socket.socket) -> None:
+        """See `Adopting.adopt`."""
+        loop, (context, patience_s) = asyncio.get_running_loop(), self._handshake()
+        accepted.setblocking(False)
+        try:
+            await loop.connect_accepted_socket(self._connect, accepted, ssl=context, ssl_handshake_timeout=patience_s)
+        except OSError:  # it is gone, or its handshake failed; `ssl.SSLError` is one
+            accepted.close()
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """See `Adopting.on_change`."""
+        self._hub.changed = changed
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._hub.connections)
 
     def _connect(self) -> NativeConnection:
         return NativeConnection(self._hub, self._tls)

@@ -41,6 +41,7 @@ class Hub:
         buffer: What is read goes here first.
         turns: Clients that have more to say than is read at one go.
         draining: No new connection is taken.
+        changed: Is called whenever a connection has come or gone; None: nobody asks.
         connections: All that are open.
     """
 
@@ -58,6 +59,7 @@ class Hub:
         self.buffer: Final = memoryview(bytearray(MOST_BYTES))
         self.turns: Final = Turns()
         self.draining = False
+        self.changed: Callable[[], None] | None = None
         self.connections: dict[NativeConnection, None] = {}
         self._abuse = dict.fromkeys(Abuse, 0)
         self._accepted = self._refused = self._closed_streams = self._held_bytes = 0
@@ -77,6 +79,8 @@ class Hub:
         self._empty.clear()
         if self._timer is None:
             self._set_timer()
+        if self.changed is not None:
+            self.changed()
         return True
 
     def count_refused(self) -> None:
@@ -93,6 +97,8 @@ class Hub:
         self._closed_streams += streams
         if not self.connections:
             self._empty.set()
+        if self.changed is not None:
+            self.changed()
 
     def count_abuse(self, kind: Abuse) -> None:
         """A connection was closed for `kind`."""

@@ -22,6 +22,7 @@ from ratelimit_service.addresses import Address
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.transport.admin import AdminServer
+from ratelimit_service.transport.admin_pages import ROUTES
 from ratelimit_service.transport.admin_service import Readiness
 from tests.benchmarks import machine
 
@@ -80,7 +81,7 @@ def slices(metrics: Metrics) -> dict[str, float]:
 
 async def over_a_socket(metrics: Metrics, scrapes: int, page: str) -> dict[str, object]:
     """Stalls of the loop while a process asks for `page`."""
-    server = AdminServer([Address(host="127.0.0.1", port=0)], ScrapedService(metrics))
+    server = AdminServer([Address(host="127.0.0.1", port=0)], ScrapedService(metrics), routes=ROUTES)
     await server.start()
     gaps_s: list[float] = []
 

@@ -34,7 +34,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {port: str(free_port()) for port in ("8081", "8080", "10000", "9901")}
+        self.ports = {port: str(free_port()) for port in ("8081", "8080", "10000", "9901", "6379")}
         self.background: list[subprocess.Popen[str]] = []
         self.output = ""
         (folder / "examples").symlink_to(ROOT / "examples")
@@ -51,7 +51,8 @@ class Reader:
 
     def here(self, text: str) -> str:
         for port, free in self.ports.items():
-            text = text.replace(f":{port}", f":{free}").replace(f"port_value: {port}", f"port_value: {free}")
+            for before in (":", "port_value: ", "--port "):
+                text = text.replace(f"{before}{port}", f"{before}{free}")
         return text
 
     def write(self, block: Block) -> Path:

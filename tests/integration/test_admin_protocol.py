@@ -13,6 +13,7 @@ from ratelimit_service.addresses import Address
 from ratelimit_service.telemetry.metrics import Metrics
 from ratelimit_service.transport.addresses import CannotListen
 from ratelimit_service.transport.admin import AdminLimits, AdminServer
+from ratelimit_service.transport.admin_pages import ROUTES
 from ratelimit_service.transport.admin_routes import Page, Query, Route
 from ratelimit_service.transport.admin_service import AdminView
 from support.admin_views import ShownService, ask, connected, raw, serving
@@ -298,7 +299,7 @@ def test_an_address_that_is_taken_is_named():
         view = ShownService()
         async with serving(view) as server:
             port = int(server.addresses[0].rpartition(":")[2])
-            other = AdminServer([Address("127.0.0.1", 0), Address("127.0.0.1", port)], view)
+            other = AdminServer([Address("127.0.0.1", 0), Address("127.0.0.1", port)], view, routes=ROUTES)
             with pytest.raises(CannotListen) as caught:
                 await other.start()
             return str(caught.value).split(": ")[0] == f"cannot listen on 127.0.0.1:{port}", other.addresses
@@ -311,7 +312,7 @@ def test_a_unix_socket_is_served_and_counts_as_local(tmp_path):
 
     async def run():
         path = tmp_path / "admin.sock"
-        server = AdminServer([Address(unix_path=str(path))], ShownService())
+        server = AdminServer([Address(unix_path=str(path))], ShownService(), routes=ROUTES)
         await server.start()
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b"GET /debug/config HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

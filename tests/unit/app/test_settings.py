@@ -43,6 +43,7 @@ def test_policies_alone_give_the_documented_defaults() -> None:
         store=None,
         grpc=(Address("0.0.0.0", 8081),),
         admin=Address("0.0.0.0", 8080),
+        workers=1,
         transport="native",
         tls_cert=None,
         tls_key=None,
@@ -117,9 +118,9 @@ def test_every_flag_is_read(tmp_path: Path) -> None:
     written = {"--" + name.replace("_", "-") for name in texts}
     changed, default = msgspec.structs.asdict(decoded(**texts)), msgspec.structs.asdict(decoded())
 
-    # Those of an operator go with another kind of --policies: test_xds_settings has them.
-    assert written == {flag.name for flag in FLAGS if not flag.name.startswith("--xds-")}
-    assert {field for field in changed if changed[field] == default[field]} == {"xds"}
+    # Those of an operator go with another kind of --policies: test_xds_settings has them. Workers need other flags too.
+    assert written | {"--workers"} == {flag.name for flag in FLAGS if not flag.name.startswith("--xds-")}
+    assert {field for field in changed if changed[field] == default[field]} == {"xds", "workers"}
     assert changed["admin_expose"] == {"/json", "/explain"}
     assert changed["drain_grace_us"] == 90_000_000
     assert changed["drain_delay_us"] == 0
@@ -265,3 +266,26 @@ def test_the_environment_is_parted_where_a_flag_takes_several_values() -> None:
         "--shadow-mode": ("false",),
         "--quota-mode": ("true",),
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"workers": "2"}, "--workers: 2 workers need a store that they share, like --store redis://HOST:PORT; "),
+        ({"workers": "0"}, "--workers: '0' is not a whole number from 1 to 64"),
+        ({"workers": "2", "store": "redis://h:1", "transport": "grpcio"}, "--workers: more than one needs --transport"),
+        ({"workers": "4", "store": "redis://h:1", "slots": "3"}, "--slots: 3 are fewer than 4 workers, each of which"),
+    ],
+)
+def test_what_workers_cannot_share_is_refused(flags: dict[str, str], problem: str) -> None:
+    """Counts in one process's memory, grpcio's sockets, and slots that are not there; with the remedy."""
+    (only,) = problems_of(**flags)
+
+    assert only.startswith(problem)
+
+
+def test_workers_over_a_shared_store_are_taken() -> None:
+    """With as many slots, or none said."""
+    assert decoded(workers="4", store="redis://h:1").workers == 4
+    assert decoded(workers="4", store="redis://h:1", slots="4").slots == 4
+    assert decoded(workers="1").store is None
