@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import yaml
 
 from e2e.cluster.build import Binaries
 from e2e.support.kube import Kube
-from e2e.support.processes import running
+from e2e.support.processes import Process
 
 NAMESPACE = "tidegate-system"
 """Namespace of the release."""
@@ -148,7 +149,7 @@ def _start(parts: ExitStack, binaries: Binaries, folder: Path) -> ApiServer:
     etcd = f"http://127.0.0.1:{client_port}"
     peer = f"http://127.0.0.1:{peer_port}"
     parts.enter_context(
-        running(
+        _killed(
             [*binaries.etcd, f"--data-dir={folder}/etcd", f"--listen-client-urls={etcd}",
              f"--advertise-client-urls={etcd}", f"--listen-peer-urls={peer}", "--unsafe-no-fsync",
              f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"],
@@ -156,9 +157,20 @@ def _start(parts: ExitStack, binaries: Binaries, folder: Path) -> ApiServer:
         )
     )  # fmt: skip
     server = ApiServer(folder, secure_port, tokens)
-    process = parts.enter_context(running(_command(binaries.api_server, folder, etcd, secure_port), folder / "api.log"))
+    process = parts.enter_context(_killed(_command(binaries.api_server, folder, etcd, secure_port), folder / "api.log"))
     process.await_("the API server", lambda: _is_ready(server), timeout_s=120)
     return server
+
+
+@contextmanager
+def _killed(command: Sequence[str], log: Path) -> Iterator[Process]:
+    """A process that is killed when the block ends: nothing of it is kept, and a stop would wait for its watches."""
+    process = Process(command, log)
+    try:
+        yield process
+    finally:
+        process.send(signal.SIGKILL)
+        process.wait()
 
 
 def _command(program: Sequence[str], folder: Path, etcd: str, port: int) -> list[str]:

@@ -131,7 +131,7 @@ class Operator:
 
     def _readyz(self) -> Page:
         """Ready: everything was listed and compiled, and no other release writes the same objects."""
-        problem = self.control.held or self.control.statuses.overlap
+        problem = self.control.held or self.control.overlap()
         if problem:
             return Page("503 Service Unavailable", f"{problem}\n")
         return Page("200 OK", "ok\n")

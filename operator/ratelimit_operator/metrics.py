@@ -130,6 +130,8 @@ def _samples(operator: Any) -> Iterator[Sample]:
         yield "ghost_objects_total", {"kind": kind}, kept.index.ghosts
     for result, count in control.statuses.writes.items():
         yield "status_writes_total", {"result": result}, count
+    for result, count in control.events.counts.items():
+        yield "events_total", {"result": result}, count
     for (verb, code), count in operator.api.calls.items():
         yield "api_requests_total", {"verb": verb, "code": code}, count
     yield "resident_memory_bytes", {}, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,9 @@ from ratelimit_operator.plan.world import Observed, ObservedPolicy, ObservedProf
 from ratelimit_service.policy.decode import decode_manifest
 from ratelimit_service.policy.model import RateLimitPolicy
 from ratelimit_service.policy.profile_model import CacheProfile
+
+MANAGER: Final = "tidegate-operator"
+"""Begin of the field manager's name of every release; the controller's name follows after a slash."""
 
 Body = Mapping[str, Any]
 """An object as JSON-like values; what is not checked here is the API server's to vouch for."""
@@ -50,6 +53,11 @@ def _identity(body: Body) -> dict[str, Any]:
         "created": metadata.get("creationTimestamp") or "",
         "generation": metadata.get("generation") or 0,
         "resource_version": metadata["resourceVersion"],
+        "writers": tuple(
+            (each["manager"], each.get("time", ""))
+            for each in metadata.get("managedFields") or ()
+            if each.get("manager", "").startswith(f"{MANAGER}/")
+        ),
     }
 
 

@@ -11,11 +11,9 @@ from urllib.parse import urlencode
 import msgspec
 import urllib3
 
+from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.access import Access
 from ratelimit_service.errors import TidegateError
-
-MANAGER: Final = "tidegate-operator"
-"""Begin of the field manager's name of every release."""
 
 PAGE: Final = 500
 """Objects per page of a list."""

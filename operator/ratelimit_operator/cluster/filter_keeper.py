@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import structlog
 
-from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ENVOY_FILTERS, MANAGER, ApiFailure, ApiServer
+from ratelimit_operator.api.objects import MANAGER
+from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ENVOY_FILTERS, ApiFailure, ApiServer
 from ratelimit_operator.plan.index import key_of
 
 CONTROLLER_LABEL: Final = "tidegate.dev/controller"

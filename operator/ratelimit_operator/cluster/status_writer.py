@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.api.status import CacheProfileStatus, RateLimitPolicyStatus
-from ratelimit_operator.cluster.api_server import MANAGER, POLICIES, PROFILES, ApiFailure, ApiServer, Collection
+from ratelimit_operator.cluster.api_server import POLICIES, PROFILES, ApiFailure, ApiServer, Collection
 from ratelimit_operator.plan.pacing import Pacer
 from ratelimit_operator.plan.statuses import patience_s
 from ratelimit_service.policy.model import API_VERSION

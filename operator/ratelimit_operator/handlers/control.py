@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from ratelimit_operator.cluster.api_server import ApiServer
+from ratelimit_operator.api.objects import MANAGER
+from ratelimit_operator.cluster.api_server import ApiFailure, ApiServer
+from ratelimit_operator.cluster.bootstrap import Bootstrap
+from ratelimit_operator.cluster.events import EventPoster
 from ratelimit_operator.cluster.filter_keeper import FilterKeeper
 from ratelimit_operator.cluster.lease import LeaseKeeper
 from ratelimit_operator.cluster.status_writer import StatusWriter, Wanted
@@ -23,6 +27,7 @@ from ratelimit_operator.handlers.judging import Judge
 from ratelimit_operator.handlers.observing import Observation
 from ratelimit_operator.handlers.replicas import Distributor
 from ratelimit_operator.plan.attachment import Attachment, AttachSettings, attach
+from ratelimit_operator.plan.distribution import Distribution, settled
 from ratelimit_operator.plan.election import Election
 from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
@@ -32,6 +37,9 @@ from ratelimit_service.policy.model import RateLimitPolicy
 
 _RETRY_LIST_S: Final = 2.0
 """Until a list that failed is tried again."""
+
+_GATHER_S: Final = 0.5
+"""How long a wish for a list waits for others: a watch that begins anew wishes for one per object."""
 
 
 class Control:
@@ -64,6 +72,7 @@ class Control:
             api, options.controller_name, self._wanted_filters, self._dirty.set, interval_s=options.list_interval_s
         )
         self._shrunk_at = ""
+        self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.planned: Plan | None = None
         self.compile_seconds: list[float] = []
         self.compilations = 0
@@ -73,10 +82,8 @@ class Control:
             api, options.scope.release_namespace, election, self._lease_changed, retry_s=options.lease_retry_s
         )
         self.statuses = StatusWriter(api, options.controller_name, self._wanted, self._wrote)
-
-    def seed(self, live: Live) -> None:
-        """Begin with forms that were live before this process; only before the first plan."""
-        self._live = live
+        self.events = EventPoster(api)
+        self.bootstrap = Bootstrap(api, options.scope.release_namespace, options.bootstrap_delay_s, self._worth_keeping)
 
     # What comes from other threads' and parts' calls on this loop.
 
@@ -84,6 +91,9 @@ class Control:
         """An event of a watch."""
         if self.observation.see(plural, event, body):
             self._dirty.set()
+        if event is None:
+            # A watch has listed anew: what it lacks now was deleted while nobody watched.
+            self._list_now.set()
 
     def restarted(self) -> None:
         """A watch begins anew: what happened meanwhile is known by a list only."""
@@ -92,11 +102,13 @@ class Control:
     def replicas_changed(self) -> None:
         """What the replicas say has changed."""
         self.statuses.wake()
+        self.bootstrap.wake()
 
     def _lease_changed(self, held: bool) -> None:
         self._replicas.serve(held and self.planned is not None)
         self.statuses.wake()
         self.filters.wake()
+        self.bootstrap.wake()
 
     # What runs.
 
@@ -108,21 +120,39 @@ class Control:
             tasks.create_task(self.lease.run())
             tasks.create_task(self.statuses.run())
             tasks.create_task(self.filters.run())
+            tasks.create_task(self.events.run())
+            tasks.create_task(self.bootstrap.run())
 
     async def _keep_listing(self) -> None:
+        await self._remember()
         while True:
             self._list_now.clear()
             inventory = self.observation.inventory
             changed = await inventory.refresh()
             if inventory.failure:
                 self._log.warning("list failed", reason=inventory.failure)
-            if changed or self.held or self._shrunk_at:
+            if changed or inventory.failure or self.held or self._shrunk_at:
                 self._dirty.set()
             wait_s = _RETRY_LIST_S if inventory.failure else self._options.list_interval_s
             try:
                 await asyncio.wait_for(self._list_now.wait(), wait_s)
             except TimeoutError:
                 continue
+            await asyncio.sleep(_GATHER_S)
+
+    async def _remember(self) -> None:
+        """Begin with the forms that were live before this process: what is not accepted now may have been then."""
+        while True:
+            try:
+                self._live = await self.bootstrap.load()
+            except ApiFailure as failure:
+                self.held = str(failure)
+                self._log.warning("bootstrap set not read", reason=str(failure))
+                await asyncio.sleep(_RETRY_LIST_S)
+            else:
+                break
+        if self.bootstrap.saved is not None:
+            self._replicas.seed(self.bootstrap.saved)
 
     async def _keep_compiling(self) -> None:
         while True:
@@ -151,6 +181,7 @@ class Control:
         if first:
             self._replicas.serve(self.lease.held)
         self.statuses.wake()
+        self.bootstrap.wake()
 
     def _attach(self) -> None:
         """Decide what makes Envoy ask for the live forms."""
@@ -187,6 +218,18 @@ class Control:
 
     # Status.
 
+    def overlap(self) -> str:
+        """Why another release seems to write this one's objects, empty: none does (DECISIONS 51)."""
+        ours = f"{MANAGER}/{self._options.controller_name}"
+        for policy in self.observation.policies.objects().values():
+            for manager, time_text in policy.writers:
+                if manager != ours and time_text > self._started:
+                    return (
+                        f"RateLimitPolicy {policy.key} is written by another release, too: "
+                        f"{manager.partition('/')[2]} at {time_text}; give each release --namespaces of its own"
+                    )
+        return self.statuses.overlap
+
     def replicas(self) -> Replicas:
         """What the replicas say now."""
         names = self.observation.ready_replicas() | set(self._replicas.nodes())
@@ -203,7 +246,13 @@ class Control:
             self.replicas(),
         )
 
+    def _worth_keeping(self) -> Distribution | None:
+        if self.planned is None or not self.lease.held:
+            return None
+        return settled(self.planned.distribution, self._replicas.quarantined(), self.bootstrap.saved)
+
     def _wrote(self, wanted: Wanted, body: bytes) -> None:
-        """Know what was written before the watch tells it."""
+        """Know what was written before the watch tells it, and tell of what turned."""
+        self.events.tell(wanted)
         plural = "ratelimitpolicies" if wanted.kind == "RateLimitPolicy" else "cacheprofiles"
         self.observation.see(plural, "MODIFIED", msgspec.json.decode(body))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
@@ -17,7 +18,8 @@ import structlog
 
 from ratelimit_operator.cluster.access import Access
 
-_BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+_BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0)
+_GOOD_S: Final = 60.0
 
 OnEvent = Callable[[str, str | None, Mapping[str, Any]], None]
 """Takes (kind's plural, type, object); called on the watcher's thread. Type None: the object was listed."""
@@ -84,6 +86,7 @@ class Watcher:
     async def _watch(self, watched: Watched) -> None:
         failures = 0
         while not self._stop.is_set():
+            began_s = time.monotonic()
             self._on_restart()
             try:
                 await kopf.operator(
@@ -98,6 +101,8 @@ class Watcher:
                 )
             except Exception as error:  # noqa: BLE001 — whatever ended it, it has to begin anew
                 self._log.warning("watch ended", reason=str(error) or type(error).__name__)
+            if time.monotonic() - began_s > _GOOD_S:
+                failures = 0
             if not self._stop.is_set():
                 await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1

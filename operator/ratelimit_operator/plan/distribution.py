@@ -107,6 +107,18 @@ def distribution_of(resources: Iterable[Resource]) -> Distribution:
     return Distribution(_digest(*parts), by_id)
 
 
+def settled(distribution: Distribution, rejected: Mapping[ResourceId, str], saved: Distribution | None) -> Distribution:
+    """A distribution with the last accepted form of each refused resource, and without one that never was accepted."""
+    if not rejected:
+        return distribution
+    kept: list[Resource] = []
+    for identity, resource in distribution.resources.items():
+        earlier = resource if identity not in rejected else (saved.resources.get(identity) if saved else None)
+        if earlier is not None:
+            kept.append(earlier)
+    return distribution_of(kept)
+
+
 def _digest(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:

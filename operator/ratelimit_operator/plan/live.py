@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ratelimit_operator.plan.distribution import Resource, resource_of
+from ratelimit_operator.plan.distribution import Distribution, Resource, ResourceKind, resource_of
+from ratelimit_service.policy.decode import decode_manifest
 from ratelimit_service.policy.model import RateLimitPolicy
 from ratelimit_service.policy.profile_model import CacheProfile
 
@@ -52,3 +53,28 @@ def live_form(
 def continues(form: LiveForm, created: str) -> bool:
     """Whether an object is the one that this form was of, and not another of the same name."""
     return (form.manifest.metadata.creation_timestamp or "") == created
+
+
+def live_of(distribution: Distribution) -> Live:
+    """The forms in a distribution that was kept: what this process, or an earlier one, had accepted.
+
+    Their generations are not in it. One that this version can no longer read is left out.
+    """
+    policies: dict[str, LiveForm] = {}
+    profiles: dict[str, LiveForm] = {}
+    for identity, resource in distribution.resources.items():
+        if identity.kind == ResourceKind.SETTINGS.value:
+            continue
+        manifest, problems = decode_manifest(msgspec.json.decode(resource.body))
+        if manifest is None or problems:
+            continue
+        forms = policies if isinstance(manifest, RateLimitPolicy) else profiles
+        forms[identity.name] = LiveForm(manifest, manifest, 0, resource)
+    return Live(policies, profiles)
+
+
+def dated(form: LiveForm, generation: int, version: str) -> LiveForm:
+    """A form from a snapshot with the generation that the object's status names for this very version."""
+    if form.generation or form.resource.version != version:
+        return form
+    return LiveForm(form.manifest, form.sent, generation, form.resource)

@@ -13,7 +13,7 @@ import msgspec
 
 from ratelimit_operator.api.conditions import ConditionType, Reason, Verdict, failing, holding
 from ratelimit_operator.plan.distribution import Distribution, distribution_of, settings_resource
-from ratelimit_operator.plan.live import Live, LiveForm, continues, live_form
+from ratelimit_operator.plan.live import Live, LiveForm, continues, dated, live_form
 from ratelimit_operator.plan.precedence import Contests, Standing
 from ratelimit_operator.plan.profiles import ProfilePlan, plan_profiles, without_default
 from ratelimit_operator.plan.tenancy import policy_refusal, use_refusal
@@ -108,6 +108,9 @@ def _candidate(
     earlier = before.policies.get(policy.key)
     if earlier is not None and not continues(earlier, policy.created):
         earlier = None
+    told = policy.status.distribution
+    if earlier is not None and told is not None:
+        earlier = dated(earlier, told.generation, told.version)
     refs = holding(ConditionType.RESOLVED_REFS)
     refusal = _refusal(policy, world)
     manifest = policy.manifest

@@ -32,6 +32,7 @@ class Observed(msgspec.Struct, Generic[ManifestT, StatusT], frozen=True):
         manifest: What it decodes to, None: it is invalid.
         problems: Why it is, one line for each field.
         status: What its status says.
+        writers: When other releases of ours wrote to it last: (field manager, RFC 3339 time).
     """
 
     namespace: str
@@ -43,6 +44,7 @@ class Observed(msgspec.Struct, Generic[ManifestT, StatusT], frozen=True):
     manifest: ManifestT | None
     problems: tuple[str, ...]
     status: StatusT
+    writers: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:

@@ -1,0 +1,93 @@
+"""Which changes of a status are worth a Kubernetes Event, and which of those are said too often.
+
+A transition is told once: the same words about the same object are not repeated for `REPEAT_S`, and an object that
+turns for ever gets `BURST` events and then one in five minutes (client-go's limit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from ratelimit_operator.api.conditions import Condition, ConditionStatus, ConditionType, Reason
+from ratelimit_operator.plan.pacing import Allowance
+
+REPEAT_S: Final = 600.0
+"""For how long the same words are not repeated."""
+
+BURST: Final = 25.0
+"""Events of one object that may come at once."""
+
+PER_S: Final = 1.0 / 300.0
+"""Events of one object per second after that."""
+
+_MOST_REMEMBERED: Final = 10_000
+
+_TOLD: Final = (
+    ConditionType.ACCEPTED.value,
+    ConditionType.RESOLVED_REFS.value,
+    ConditionType.ATTACHED.value,
+    ConditionType.PROGRAMMED.value,
+)
+_ON_THE_WAY: Final = (Reason.RECONCILING.value, Reason.PARTIALLY_PROGRAMMED.value, Reason.PENDING.value)
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """One event.
+
+    Attributes:
+        is_warning: Whether somebody should do something.
+        reason: Word for programs.
+        message: For people.
+    """
+
+    is_warning: bool
+    reason: str
+    message: str
+
+
+def announcements(before: Sequence[Condition], after: Sequence[Condition]) -> list[Announcement]:
+    """What turned between two statuses; what is on its way is not told, nor what is well at first sight."""
+    known = {each.type: (each.status, each.reason) for each in before}
+    found = []
+    for each in after:
+        if each.type not in _TOLD or each.reason in _ON_THE_WAY:
+            continue
+        was = known.get(each.type)
+        holds = each.status is ConditionStatus.TRUE
+        if was == (each.status, each.reason):
+            continue
+        if was is None and holds and each.type != ConditionType.PROGRAMMED.value:
+            continue
+        is_warning = not holds and each.reason != Reason.OVERRIDDEN.value
+        found.append(Announcement(is_warning, each.reason, each.message or f"{each.type} is {each.status.value}"))
+    return found
+
+
+class SpamFilter:
+    """Remembers what was said of which object. Time is an argument (seconds, monotonic)."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, Announcement], float] = {}
+        self._objects: dict[str, Allowance] = {}
+
+    def admits(self, uid: str, announcement: Announcement, now_s: float) -> bool:
+        """Whether it may be said now; if so it counts as said."""
+        said_at_s = self._said.get((uid, announcement))
+        if said_at_s is not None and now_s - said_at_s < REPEAT_S:
+            return False
+        allowance = self._objects.setdefault(uid, Allowance(PER_S, BURST, now_s))
+        if allowance.wait_s(now_s) > 0:
+            return False
+        allowance.take(now_s)
+        self._said[uid, announcement] = now_s
+        self._forget(now_s)
+        return True
+
+    def _forget(self, now_s: float) -> None:
+        if len(self._said) > _MOST_REMEMBERED:
+            self._said = {key: at_s for key, at_s in self._said.items() if now_s - at_s < REPEAT_S}
+        if len(self._objects) > _MOST_REMEMBERED:
+            self._objects = {uid: each for uid, each in self._objects.items() if each.full_at_s > now_s}
