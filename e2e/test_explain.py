@@ -49,8 +49,8 @@ def configured(every: Sequence[World], service_port: int, upstream_port: int) ->
             config = render_gateway(world.gateway, world.coverage, where).config
         else:
             config = render_domain(world.domain, world.policies, where).config
-        routes = [route(prefix, limits_at(world, prefix)) for prefix in PREFIXES]
-        hosts = [host("all", ["*"], [*routes, route("/")], limits_at(world, "/"))]
+        routes = [route(prefix, {"rate_limits": limits_at(world, prefix)}) for prefix in PREFIXES]
+        hosts = [host("all", ["*"], [*routes, route("/")], {"rate_limits": limits_at(world, "/")})]
         filters, clusters = config["http_filters"], config["clusters"]
         assert isinstance(filters, list)
         listeners.append({**listener([patient(each) for each in filters], hosts), "name": f"w{world.number}"})

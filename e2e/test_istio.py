@@ -156,6 +156,17 @@ def test_both_levels_count_together(tmp_path: Path, upstream_port: int) -> None:
         assert statuses(asking, "/api", BOB, 2) == [200, 429]
 
 
+def test_local_limits_stand_before_the_global_ones(tmp_path: Path, upstream_port: int) -> None:
+    """What Envoy refuses by itself is not asked for: of ann's three requests the Gateway's four count two."""
+    on_route = policy("api", {"targetRefs": [{"kind": "HTTPRoute", "name": "api"}]}, "per-user", USER, 9)
+    on_route["spec"]["rules"][0]["local"] = {"requests": 2, "window": "1h"}
+    on_gateway = policy("edge", {"targetRefs": [{"kind": "Gateway", "name": "edge"}]}, "all", EVERYONE, 4)
+    with standing(tmp_path, [on_gateway, on_route], upstream_port) as (asking, _):
+        assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
+        assert statuses(asking, "/pay", BOB, 2) == [200, 200]
+        assert statuses(asking, "/pay", {**BOB, "x-user": "cy"}, 1) == [429]
+
+
 def test_a_classic_gateway_is_limited_by_policies_that_select_it(tmp_path: Path, upstream_port: int) -> None:
     """Two policies on one workload: each asks by a filter of its own, so what one denies the other has counted."""
     selector = {"workloadSelector": {"matchLabels": CLASSIC_LABELS}}

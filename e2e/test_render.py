@@ -134,6 +134,12 @@ DRIVEN: dict[str, list[Step]] = {
         (2, "/api", {**ANN, "host": "b.example.com"}, [200, 429]),
     ],
     "wildcard-hostname": [(3, "/api", {**ANN, "host": "api.example.com"}, [200, 200, 429])],
+    "local": [(3, "/", ANN, [200, 200, 429]), (2, "/", BOB, [200, 200]), (2, "/", {}, [200, 200])],
+    "local-on-route": [
+        (2, "/api", {"x-plan": "free"}, [200, 429]),
+        (1, "/api", {"x-plan": "gold"}, [200]),
+        (3, "/else", {}, [200, 200, 200]),
+    ],
     "two-targets": [(2, "/api", ANN, [200, 200]), (2, "/web", ANN, [200, 429])],
     "other-namespace": [(3, "/api", ANN, [200, 200, 429]), (2, "/", {}, [200, 429])],
     "every-level": [(3, "/api", ANN, [200, 200, 429]), (2, "/api", BOB, [200, 429]), (2, "/else", {}, [200, 429])],
@@ -148,6 +154,16 @@ def test_requests_are_limited_as_the_set_says(name: str, tmp_path: Path, upstrea
             seen = [get(asking.address, path, headers).status for _ in range(count)]
             assert (path, headers, seen) == (path, headers, expected)
         assert asking.stat("ratelimit.error") == 0
+
+
+def test_a_flood_ends_in_envoy(tmp_path: Path, upstream_port: int) -> None:
+    """What a local limit refuses, the service is never asked for."""
+    with standing(tmp_path, "local", upstream_port) as (asking, asked):
+        seen = [get(asking.address, headers=ANN).status for _ in range(10)]
+        asked_for = asked.metric("tidegate_decisions_total", 'rule="per-user"')
+
+    assert seen == [200, 200] + [429] * 8
+    assert asked_for == 2
 
 
 def test_a_grpc_call_over_the_limit_is_told_so(tmp_path: Path, upstream_port: int) -> None:

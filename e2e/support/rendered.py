@@ -24,7 +24,7 @@ def whole(rendered: Rendered, objects: Sequence[Mapping[str, Any]], *, service_p
     that was rendered for it.
     """
     places = rendered.get("places")
-    hosts = [host("all", ["*"], [route("/")], rendered["rate_limits"])] if places is None else hosts_of(places, objects)
+    hosts = [host("all", ["*"], [route("/")], rendered)] if places is None else hosts_of(places, objects)
     clusters = [pointed(cluster, service_port) for cluster in rendered["clusters"]]
     return {
         "static_resources": {
@@ -83,21 +83,34 @@ def pointed(cluster: Mapping[str, Any], port: int) -> Config:
 
 def patient(http_filter: Mapping[str, Any]) -> Config:
     """Statuses are exact only if no call is lost to 20 ms on a busy machine."""
+    if "rate_limit_service" not in http_filter["typed_config"]:
+        return dict(http_filter)
     assert http_filter["typed_config"]["timeout"] == "0.02s"
     return {**http_filter, "typed_config": {**http_filter["typed_config"], "timeout": "5s"}}
 
 
-def host(name: str, domains: list[str], routes: list[Config], limits: object) -> Config:
+def host(name: str, domains: list[str], routes: list[Config], made: Rendered) -> Config:
     """A virtual host with what was rendered for the listener."""
-    return {"name": name, "domains": domains, "routes": routes, "rate_limits": limits}
+    return {
+        "name": name,
+        "domains": domains,
+        "routes": routes,
+        **_settings(made),
+        "rate_limits": made.get("rate_limits", []),
+    }
 
 
-def route(prefix: str, limits: object = None) -> Config:
+def _settings(made: Rendered) -> Config:
+    """Settings of single filters."""
+    return {key: made[key] for key in ("typed_per_filter_config",) if key in made}
+
+
+def route(prefix: str, made: Rendered | None = None) -> Config:
     """A route to the upstream with what was rendered for it."""
     where: Config = {"cluster": "upstream"}
-    if limits:
-        where["rate_limits"] = limits
-    return {"match": {"prefix": prefix}, "route": where}
+    if made and made.get("rate_limits"):
+        where["rate_limits"] = made["rate_limits"]
+    return {"match": {"prefix": prefix}, "route": where, **_settings(made or {})}
 
 
 def hosts_of(places: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]) -> list[Config]:
@@ -112,10 +125,10 @@ def hosts_of(places: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str,
         for item in (other for other in objects if other["kind"] in ("HTTPRoute", "GRPCRoute")):
             title = f"{item['kind']} {item['metadata']['namespace']}/{item['metadata']['name']}"
             for name in item["spec"].get("hostnames", [each.get("hostname", "*")]):
-                made = hosts.setdefault(name, host(name, [name], [], whole_listener.get("rate_limits", [])))
+                made = hosts.setdefault(name, host(name, [name], [], whole_listener))
                 for index, rule in enumerate(item["spec"]["rules"]):
                     place = known.get((each["name"], title, rule.get("name", index)), {})
-                    made["routes"].append(route(_prefix(rule), place.get("rate_limits")))  # type: ignore[attr-defined]
+                    made["routes"].append(route(_prefix(rule), place))  # type: ignore[attr-defined]
     for made in hosts.values():
         made["routes"].append(route("/"))  # type: ignore[attr-defined]
     return list(hosts.values())

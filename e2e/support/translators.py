@@ -136,13 +136,18 @@ def _manager(manager: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) ->
     (routes,) = (each for each in tables if each["name"] == table)
     for host in routes["virtualHosts"]:
         for route in host.get("routes", []):
-            route.pop("typedPerFilterConfig", None)
+            own = route.pop("typedPerFilterConfig", {})
+            ours = {name: value for name, value in own.items() if name.startswith("tidegate")}
+            if ours:
+                route["typedPerFilterConfig"] = ours
     filters = []
     for each in manager["httpFilters"]:
         kind = each.get("typedConfig", {}).get("@type", "")
-        if kind.endswith("ratelimit.v3.RateLimit"):
+        if kind.endswith("filters.http.ratelimit.v3.RateLimit"):
             each["typedConfig"]["timeout"] = PATIENT
-        if kind.endswith(("ratelimit.v3.RateLimit", "router.v3.Router", "cors.v3.Cors", "fault.v3.HTTPFault")):
+        if kind.endswith(
+            ("ratelimit.v3.RateLimit", "LocalRateLimit", "router.v3.Router", "cors.v3.Cors", "fault.v3.HTTPFault")
+        ):
             filters.append(each)
     return {
         "@type": manager["@type"],

@@ -255,6 +255,15 @@ class RolloutSpec(_Model, frozen=True, kw_only=True):
     ] = ()
 
 
+class LocalLimit(_Model, frozen=True, kw_only=True):
+    """A limit that each Envoy keeps by itself, before it asks: a bucket of `requests`, refilled per `window`."""
+
+    requests: Annotated[Hits, Meta(description="Requests of one key that one Envoy lets through at once")]
+    window_us: Annotated[Window, Meta(description="Time in which they are refilled, such as `1s`")] = field(
+        name="window"
+    )
+
+
 class RuleSpec(_Model, frozen=True, kw_only=True):
     """One chain of entries, and what a descriptor that matches it is charged."""
 
@@ -279,6 +288,10 @@ class RuleSpec(_Model, frozen=True, kw_only=True):
         Meta(min_length=1, max_length=16, description="Rules of this policy whose charge this one lifts"),
     ] = ()
     rollout: Annotated[RolloutSpec | None, Meta(description="A limit on its way in; goes with action Limit")] = None
+    local: Annotated[
+        LocalLimit | None,
+        Meta(description="A limit in Envoy itself, on the same route, so that a flood never reaches the service"),
+    ] = None
 
 
 Rules = Annotated[tuple[RuleSpec, ...], Meta(min_length=1, max_length=64, extra={"map_key": "name"})]

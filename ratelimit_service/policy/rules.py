@@ -107,6 +107,17 @@ def _from_rule(attribute: str, rules: str) -> CelRule:
     )
 
 
+def _local_fits(rule: RuleSpec) -> bool:
+    """Envoy compares a value, or takes any; an empty one means any to it."""
+    return rule.local is None or (
+        rule.action is Action.LIMIT
+        and all(
+            match.type is MatchType.ANY or (match.type is MatchType.EXACT and bool(match.value))
+            for match in whole(rule.match)
+        )
+    )
+
+
 CEL_RULES: Final[tuple[CelRule, ...]] = (
     CelRule(
         part=RateLimitPolicySpec,
@@ -164,6 +175,17 @@ CEL_RULES: Final[tuple[CelRule, ...]] = (
         cel="(self.action == 'Limit') == has(self.limits)",
         holds=lambda rule: (rule.action is Action.LIMIT) == bool(rule.limits),
         reads=("action",),
+    ),
+    CelRule(
+        part=RuleSpec,
+        message="local goes with action Limit, and with entries of type Any, or Exact with a value that is not empty",
+        field=".local",
+        cel=(
+            "!has(self.local) || (self.action == 'Limit' && self.match.all(m, m.type == 'Any' || "
+            "(m.type == 'Exact' && has(m.value) && size(m.value) > 0)))"
+        ),
+        holds=_local_fits,
+        reads=("action", "local"),
     ),
     CelRule(
         part=Match,

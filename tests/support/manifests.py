@@ -11,6 +11,7 @@ from ratelimit_service.policy.model import (
     CalendarWindow,
     Failure,
     LimitSpec,
+    LocalLimit,
     Match,
     MatchType,
     Metadata,
@@ -111,17 +112,25 @@ def rules(draw: st.DrawFn) -> RuleSpec:
     """A rule that replaces none."""
     action = draw(st.sampled_from(Action))
     limited = action is Action.LIMIT
+    match = tuple(draw(st.lists(matches(), min_size=1, max_size=3)))
+    local = st.builds(LocalLimit, requests=st.integers(1, 9), window_us=windows_us)
     rollout = st.builds(RolloutSpec, percent=st.sampled_from([0, 1, 100]), limits=st.just(()) | limit_lists)
     return RuleSpec(
         name=draw(names),
-        match=tuple(draw(st.lists(matches(), min_size=1, max_size=3))),
+        match=match,
         action=action,
         limits=draw(limit_lists) if limited else (),
         mode=draw(st.none() | st.sampled_from(Mode)),
         count_denied=draw(st.booleans()),
         refunds=draw(st.booleans()),
         rollout=draw(st.none() | rollout) if limited else None,
+        local=draw(st.none() | local) if limited and all(map(_fits_envoy, match)) else None,
     )
+
+
+def _fits_envoy(match: Match) -> bool:
+    """Whether Envoy can hold the entry in a local limit."""
+    return match.type is MatchType.ANY or (match.type is MatchType.EXACT and bool(match.value))
 
 
 def _chain(rule: RuleSpec) -> object:

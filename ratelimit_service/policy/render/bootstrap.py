@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from ratelimit_service.policy.render.actions import Config
 from ratelimit_service.policy.render.parts import CLUSTER
@@ -72,4 +72,9 @@ def _hosts(manager: dict[str, list[Config]]) -> list[dict[str, list[Config]]]:
 def _join(place: dict[str, list[Config]], parts: Config) -> None:
     limits = parts["rate_limits"]
     assert isinstance(limits, list)
+    local = parts.get("typed_per_filter_config")
+    if isinstance(local, dict) and "routes" in place:
+        # A virtual host; its routes take these settings unless they have their own for the same filter.
+        whole: dict[str, Any] = place
+        whole["typed_per_filter_config"] = {**whole.get("typed_per_filter_config", {}), **copy.deepcopy(local)}
     place["rate_limits"] = [*place.get("rate_limits", []), *copy.deepcopy(limits)]

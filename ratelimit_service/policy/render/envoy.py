@@ -11,6 +11,7 @@ from ratelimit_service.policy.merge import by_age
 from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.render.actions import Config, blurred, entries_of, union, unsourced
+from ratelimit_service.policy.render.local import LOCAL_FILTER, idle_filter, settings_of, standing_rules
 from ratelimit_service.policy.render.parts import ServiceAddress, cluster, denies, http_filter
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.precedence import live_rules
@@ -40,13 +41,17 @@ def render_domain(domain: str, policies: Sequence[RateLimitPolicy], service: Ser
         for policy in oldest_first:
             # Two policies of a domain may read the same values: one descriptor serves both.
             limits += [entry for entry in entries_of(policy, live_rules(policy)) if entry not in limits]
+    asked_well = not problems
     problems += [
         ignored(policy, f"the oldest policy of the domain decides, {oldest_first[0].metadata.name}")
         for policy in oldest_first[1:]
         if denies(policy) and not denies(oldest_first[0])
     ]
-    config = _parts(domain, service, deny=denies(oldest_first[0]))
+    local = settings_of([(policy, live_rules(policy)) for policy in oldest_first]) if asked_well else None
+    config = _parts(domain, service, deny=denies(oldest_first[0]), local=local is not None)
     config["rate_limits"] = limits
+    if local is not None:
+        config["typed_per_filter_config"] = {LOCAL_FILTER: local}
     return Rendered(config, tuple(problems))
 
 
@@ -60,15 +65,21 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
             if each.problem() not in problems:
                 problems.append(each.problem())
         if standing:
-            places.append({**_place(point), "rate_limits": union(standing)})
+            place = {**_place(point), "rate_limits": union(standing)}
+            local = settings_of(standing_rules(standing))
+            if local is not None:
+                place["typed_per_filter_config"] = {LOCAL_FILTER: local}
+            places.append(place)
     problems += [ignored(policy, "the Gateway's own policy decides") for policy in coverage.ignored_denials(gateway)]
-    config = _parts(RESERVED_DOMAIN, service, deny=denies(coverage.deciding(gateway)))
+    has_local = any("typed_per_filter_config" in place for place in places)
+    config = _parts(RESERVED_DOMAIN, service, deny=denies(coverage.deciding(gateway)), local=has_local)
     config["places"] = places
     return Rendered(config, tuple(problems))
 
 
-def _parts(domain: str, service: ServiceAddress, *, deny: bool) -> Config:
-    return {"clusters": [cluster(service)], "http_filters": [http_filter(FILTER, domain, deny=deny)]}
+def _parts(domain: str, service: ServiceAddress, *, deny: bool, local: bool) -> Config:
+    first = [idle_filter()] if local else []
+    return {"clusters": [cluster(service)], "http_filters": [*first, http_filter(FILTER, domain, deny=deny)]}
 
 
 def _place(point: Point) -> Config:

@@ -13,11 +13,13 @@ import enum
 from collections.abc import Iterator
 from typing import Final
 
+from ratelimit_service.policy.manifest_compile import place_of
 from ratelimit_service.policy.model import RESERVED_DOMAIN
-from ratelimit_service.policy.problems import Problem
+from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.render.actions import Config, blurred, union
 from ratelimit_service.policy.render.envoy import Rendered, ignored
 from ratelimit_service.policy.render.istio import FILTER, LABELS, STAGE
+from ratelimit_service.policy.render.local import settings_of
 from ratelimit_service.policy.render.parts import CLUSTER, ServiceAddress, cluster, denies, http_filter
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.topology import GATEWAY_GROUP, Gateway, Listener, Point
@@ -53,6 +55,7 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
         if limits:
             patches += _limit_patches(gateway, point, limits, names, coverage)
     problems += [ignored(policy, "the Gateway's own policy decides") for policy in coverage.ignored_denials(gateway)]
+    problems += _without_local(gateway, coverage)
     manifest: Config = {
         "apiVersion": "gateway.envoyproxy.io/v1alpha1",
         "kind": "EnvoyPatchPolicy",
@@ -64,6 +67,19 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
         },
     }
     return Rendered(manifest, tuple(problems))
+
+
+def _without_local(gateway: Gateway, coverage: Coverage) -> list[Problem]:
+    """A patch can set a route's settings per filter, not join them: Envoy Gateway's own would be lost."""
+    found = {}
+    for point in coverage.points(gateway):
+        for each in coverage.at(point):
+            if settings_of([(each.policy, each.rules)]) is not None:
+                found[id(each.policy)] = place_of(each.policy, "spec").problem(
+                    "`local` of its rules is not rendered for Envoy Gateway: use a BackendTrafficPolicy for that",
+                    Severity.WARNING,
+                )
+    return list(found.values())
 
 
 def listener_name(gateway: Gateway, listener: Listener, names: Names) -> str:

@@ -9,7 +9,7 @@ theirs. Source: istio.io/istio `pilot/pkg/config/kube/gateway/conversion.go`, En
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -19,9 +19,10 @@ from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.render.actions import Config, blurred, entries_of, union
 from ratelimit_service.policy.render.envoy import ignored
+from ratelimit_service.policy.render.local import idle_filter, settings_of, standing_rules
 from ratelimit_service.policy.render.parts import CLUSTER, ServiceAddress, cluster, denies, http_filter
 from ratelimit_service.policy.targets.coverage import Coverage
-from ratelimit_service.policy.targets.precedence import live_rules
+from ratelimit_service.policy.targets.precedence import Standing, live_rules
 from ratelimit_service.policy.targets.topology import Gateway, Listener, Point, Route
 
 STAGE: Final = 9
@@ -31,6 +32,7 @@ PRIORITY: Final = 10
 """After EnvoyFilters without one; stated, because relative operations without it are warned of (IST0155)."""
 
 FILTER: Final = "tidegate"
+LOCAL: Final = "tidegate-local"
 GATEWAY_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 ROOT_NAMESPACE: Final = "istio-system"
 """Where an EnvoyFilter would reach every namespace."""
@@ -72,6 +74,8 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
     problems: list[Problem] = []
     patches = _clusters(CLUSTER, service, "GATEWAY")
     deciding = coverage.deciding(gateway)
+    if any(settings_of(standing_rules(coverage.at(point))) for point in coverage.points(gateway)):
+        patches.append(_insert("GATEWAY", idle_filter(LOCAL)))
     patches.append(_insert("GATEWAY", http_filter(FILTER, RESERVED_DOMAIN, deny=denies(deciding), stage=STAGE)))
     names: dict[tuple[str, int, str], list[Point]] = {}
     for point in coverage.points(gateway):
@@ -80,13 +84,13 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
             if each.problem() not in problems:
                 problems.append(each.problem())
         if point.route is None:
-            patches += _host_patches(gateway, point, union(standing, STAGE), coverage)
+            patches += _host_patches(gateway, point, _settings(standing), coverage)
             continue
         for hostname in point.hostnames:
             names.setdefault((hostname, point.listener.port, route_name(point)), []).append(point)
     ambiguous: list[Ambiguous] = []
     for (hostname, port, name), met in names.items():
-        lists = [union(coverage.at(point), STAGE) for point in met]
+        lists = [_settings(coverage.at(point)) for point in met]
         if any(each != lists[0] for each in lists):
             routes = tuple(point.route for point in met if point.route is not None)
             ambiguous.append(Ambiguous(f"{hostname}:{port}", name, routes))
@@ -120,6 +124,11 @@ def render_workload(policy: RateLimitPolicy, service: ServiceAddress, *, platfor
     own = f"{CLUSTER}-{namespace}-{name}"
     patches = _clusters(own, service, "GATEWAY", "SIDECAR_OUTBOUND")
     limits = entries_of(policy, live_rules(policy))
+    local = settings_of([(policy, live_rules(policy))])
+    if local is not None:
+        # On the filter itself: it is this policy's alone.
+        own_local: Config = {"name": f"{LOCAL}/{namespace}/{name}", "typed_config": local}
+        patches += [_insert(context, own_local) for context in ("GATEWAY", "SIDECAR_INBOUND")]
     if limits:
         asking = http_filter(
             f"{FILTER}/{namespace}/{name}", RESERVED_DOMAIN, deny=denies(policy), rate_limits=limits, reached_by=own
@@ -165,9 +174,17 @@ def _insert(context: str, asking: Config) -> Config:
     }
 
 
-def _host_patches(gateway: Gateway, point: Point, limits: list[Config], coverage: Coverage) -> Iterator[Config]:
+def _settings(standing: Sequence[Standing]) -> Config:
+    """What a route or virtual host gets, empty: nothing is in force there."""
+    limits = union(standing, STAGE)
+    local = settings_of(standing_rules(standing))
+    more: Config = {} if local is None else {"typed_per_filter_config": {LOCAL: local}}
+    return {"rate_limits": limits, **more} if limits else {}
+
+
+def _host_patches(gateway: Gateway, point: Point, settings: Config, coverage: Coverage) -> Iterator[Config]:
     """For what no known route takes: every host of a port with one listener, else the known hosts of this one."""
-    if not limits:
+    if not settings:
         return
     listener = point.listener
     hosts: list[Config] = [{}]
@@ -177,7 +194,7 @@ def _host_patches(gateway: Gateway, point: Point, limits: list[Config], coverage
         yield {
             "applyTo": "VIRTUAL_HOST",
             "match": {"context": "GATEWAY", "routeConfiguration": {"portNumber": listener.port, **host}},
-            "patch": {"operation": "MERGE", "value": {"rate_limits": limits}},
+            "patch": {"operation": "MERGE", "value": settings},
         }
 
 
@@ -191,11 +208,12 @@ def _hostnames(gateway: Gateway, listener: Listener, coverage: Coverage) -> list
     return list(found)
 
 
-def _route_patch(hostname: str, port: int, name: str, limits: list[Config]) -> Config:
+def _route_patch(hostname: str, port: int, name: str, settings: Config) -> Config:
     # Merged into a redirect, `route` would take its place: only routes that forward are patched.
     host = {"name": f"{hostname}:{port}", "route": {"name": name, "action": "ROUTE"}}
+    more = {key: value for key, value in settings.items() if key != "rate_limits"}
     return {
         "applyTo": "HTTP_ROUTE",
         "match": {"context": "GATEWAY", "routeConfiguration": {"portNumber": port, "vhost": host}},
-        "patch": {"operation": "MERGE", "value": {"route": {"rate_limits": limits}}},
+        "patch": {"operation": "MERGE", "value": {**more, "route": {"rate_limits": settings["rate_limits"]}}},
     }

@@ -58,6 +58,16 @@ def test_every_part_is_in_its_place() -> None:
     )
 
 
+def test_local_limits_go_on_virtual_hosts() -> None:
+    """Beside the settings of other filters; routes take them from there."""
+    own = {"routes": [{"route": {"rate_limits": [{}]}}], "typed_per_filter_config": {"cors": {}}}
+    made: Any = put_into(configuration(manager(own)), {**PARTS, "typed_per_filter_config": {"local": {"a": 1}}})
+    (host,) = found_managers(made)[0]["route_config"]["virtual_hosts"]
+
+    assert host["typed_per_filter_config"] == {"cors": {}, "local": {"a": 1}}
+    assert "typed_per_filter_config" not in host["routes"][0]["route"]
+
+
 @pytest.mark.parametrize(
     ("bootstrap", "words"),
     [

@@ -27,7 +27,11 @@ def test_a_set_renders_as_kept(path: Path) -> None:
 
 
 IN_CLUSTERS = {"istio": ("istio",), "listener": ("envoy-gateway",), "port": ("envoy-gateway", "--names", "port")}
-CHOSEN = [path for path in SETS if path.stem in ("every-level", "grpc-route", "hostnames", "listener", "route-rule")]
+CHOSEN = [
+    path
+    for path in SETS
+    if path.stem in ("every-level", "grpc-route", "hostnames", "listener", "local-on-route", "route-rule")
+]
 
 
 @pytest.mark.parametrize("form", IN_CLUSTERS)
