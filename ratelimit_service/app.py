@@ -18,6 +18,7 @@ import structlog
 
 from ratelimit_service.assembly.sources import make_source
 from ratelimit_service.assembly.stores import Stores
+from ratelimit_service.assembly.traces import TracesMissing, make_tracing
 from ratelimit_service.assembly.transports import TRANSPORTS
 from ratelimit_service.clock import Clock
 from ratelimit_service.errors import TidegateError
@@ -37,6 +38,7 @@ from ratelimit_service.transport.admin_pages import ROUTES
 from ratelimit_service.transport.contract import Adopting, Counting
 from ratelimit_service.transport.timing import TimedDecider
 from ratelimit_service.transport.tls import InvalidTls
+from ratelimit_service.transport.tracing import TracedDecider
 
 _US_PER_S: Final = 1_000_000
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -70,7 +72,7 @@ class Service:
         told: Set by the first SIGTERM or SIGINT.
 
     Raises:
-        StartRefused: The TLS files are not good; raised on construction.
+        StartRefused: The TLS files are not good, or what traces need is not installed; raised on construction.
     """
 
     def __init__(self, settings: ServeSettings, *, source: MakeSource | None = None, worker: int | None = None) -> None:
@@ -90,7 +92,11 @@ class Service:
         self._log = structlog.get_logger("tidegate")
         version = program_version()
         metrics = Metrics(version, settings.metrics_max_series)
-        self._stores = Stores(settings, clock, metrics)
+        try:
+            self._tracing = make_tracing(settings, version)
+        except TracesMissing as error:
+            raise StartRefused("traces", [str(error)]) from error
+        self._stores = Stores(settings, clock, metrics, self._tracing)
         limiter = Limiter(self._stores.by_profile, _limiter_settings(settings), metrics.counters)
         decider = TimedDecider(limiter, metrics.request_duration)
         self.view = ServiceView(
@@ -109,7 +115,13 @@ class Service:
         self._source = make(self._apply, self.view)
         self._admin = AdminServer([settings.admin], self.view, routes=ROUTES, exposed=settings.admin_expose)
         try:
-            self._transport = TRANSPORTS[settings.transport](limiter, clock.read, settings, metrics.request_duration)
+            self._transport = TRANSPORTS[settings.transport](
+                limiter if self._tracing is None else TracedDecider(limiter, self._tracing),
+                clock.read,
+                settings,
+                metrics.request_duration,
+                self._tracing,
+            )
         except InvalidTls as error:
             raise StartRefused("TLS files", [str(error)]) from error
         if isinstance(self._transport, Counting):
@@ -227,6 +239,9 @@ class Service:
         await asyncio.gather(self._transport.drain(calls_s), self._source.close())
         await self._admin.close(min(grace_s, _RESERVE_S))
         await self._stores.close()
+        if self._tracing is not None:
+            # In a thread: what is left is sent to a collector that may be away.
+            await asyncio.to_thread(self._tracing.close)
 
 
 def program_version() -> str:

@@ -24,6 +24,7 @@ class Flag(msgspec.Struct, frozen=True):
         separator: What parts the values in the environment; empty: the flag takes one value.
         switch: Given without a value, it means `true`.
         upstream_env: Name that envoyproxy/ratelimit reads, empty: none.
+        standard_env: Names that a standard has for it, the first that is set counts.
     """
 
     name: str
@@ -32,12 +33,14 @@ class Flag(msgspec.Struct, frozen=True):
     separator: str = ""
     switch: bool = False
     upstream_env: str = ""
+    standard_env: tuple[str, ...] = ()
 
     @property
     def environment(self) -> tuple[str, ...]:
         """Names of environment variables, the first that is set counts."""
         own = "TIDEGATE_" + self.name.removeprefix("--").replace("-", "_").upper()
-        return (own, self.upstream_env) if self.upstream_env else (own,)
+        upstream = (self.upstream_env,) if self.upstream_env else ()
+        return (own, *upstream, *self.standard_env)
 
 
 FLAGS: Final[tuple[Flag, ...]] = (
@@ -112,6 +115,12 @@ FLAGS: Final[tuple[Flag, ...]] = (
     ),
     Flag("--log-format", "json", "json or console."),
     Flag("--log-level", "info", "debug, info, warning or error."),
+    Flag(
+        "--traces-endpoint",
+        "none",
+        "Where traces of sampled calls go by OTLP: http://HOST:4317, https://HOST:4317; none: nowhere.",
+        standard_env=("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ),
     Flag("--max-message-bytes", "4Mi", "Longest request that is read."),
     Flag("--metrics-max-series", "20000", "Series that /metrics shows; what is beyond is counted as overflow."),
     Flag(

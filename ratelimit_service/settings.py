@@ -57,6 +57,7 @@ class ServeSettings(msgspec.Struct, frozen=True):
     Fields are the flags of `FLAGS`, with units in their names. `xds` None: policies come from files, else `policies` is
     empty. `store` None: the memory of the process. `tls_cert` and
     `tls_key` are there together or not at all; `client_ca` needs them, and `client_sans` need `client_ca`.
+    `traces_endpoint` is empty where no traces are made.
     """
 
     policies: tuple[Path, ...]
@@ -84,6 +85,7 @@ class ServeSettings(msgspec.Struct, frozen=True):
     compat: Compat
     log_format: LogFormat
     log_level: LogLevel
+    traces_endpoint: str
     max_message_bytes: int
     metrics_max_series: int
     start_without_policies: bool
@@ -262,6 +264,7 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         compat=read.choice("--compat", Compat),
         log_format=read.choice("--log-format", LogFormat),
         log_level=read.choice("--log-level", LogLevel),
+        traces_endpoint=_traces_endpoint(read),
         max_message_bytes=read.size_bytes("--max-message-bytes", 1024, 2**30),
         metrics_max_series=read.count("--metrics-max-series", 1, 10**7),
         start_without_policies=start_without_policies,
@@ -337,6 +340,17 @@ def _workers(read: _Reader, slots: int) -> int:
     if 1 < slots < workers:
         read.complain("--slots", f"{slots} are fewer than {workers} workers, each of which is a replica")
     return workers
+
+
+def _traces_endpoint(read: _Reader) -> str:
+    """Where traces go, empty: nowhere."""
+    text = read.text("--traces-endpoint")
+    if text == "none":
+        return ""
+    scheme, _, rest = text.partition("://")
+    if scheme not in {"http", "https"} or not rest.strip("/"):
+        read.complain("--traces-endpoint", f"{text!r} is no endpoint; write http://HOST:4317, https://… or none")
+    return text
 
 
 def _store(read: _Reader) -> RedisAddress | None:

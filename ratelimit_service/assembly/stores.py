@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ratelimit_service.clock import Clock
 from ratelimit_service.limiter.engine import OWN_STORE
+from ratelimit_service.limiter.traced_store import TracedStore
 from ratelimit_service.policy.backend import Backend
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.profile_model import (
@@ -28,6 +29,7 @@ from ratelimit_service.redis_server.address_model import RedisAddress
 from ratelimit_service.settings import Compat, ServeSettings
 from ratelimit_service.store_address import from_profile
 from ratelimit_service.telemetry.metrics import Metrics
+from ratelimit_service.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from ratelimit_service.quota.redis.nodes import Node
@@ -52,15 +54,20 @@ class Stores:
         by_profile: All of them; changed in place.
     """
 
-    def __init__(self, settings: ServeSettings, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, settings: ServeSettings, clock: Clock, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._backends: dict[str, Backend] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._health: dict[str, Callable[[], StoreHealth]] = {}
-        self.own = self._make_own()
+        self._tracing = tracing
+        self.own = self._noting(self._make_own())
         self.by_profile: dict[str, Store] = {OWN_STORE: self.own}
+
+    def _noting(self, store: Store) -> Store:
+        """The store itself, or where traces are on one before it."""
+        return store if self._tracing is None else TracedStore(store, self._tracing)
 
     def _make_own(self) -> Store:
         settings = self._settings
@@ -151,7 +158,7 @@ class Stores:
             self._run(self.by_profile.pop(profile).close())
         for profile, address in addresses.items():
             backend = self._backends[profile] = wanted[profile]
-            store = self._make_shared(profile, address, backend.leases, backend.store)
+            store = self._noting(self._make_shared(profile, address, backend.leases, backend.store))
             self.by_profile[profile] = store
             self._run(store.start())
         return []

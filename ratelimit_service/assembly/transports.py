@@ -8,15 +8,22 @@ from typing import Final
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.settings import ServeSettings
 from ratelimit_service.telemetry.histogram import Histogram
+from ratelimit_service.telemetry.tracing import Tracing
 from ratelimit_service.transport.contract import Decider, Transport
 from ratelimit_service.transport.timing import TimedDecider
 from ratelimit_service.transport.tls import TlsSettings
 
-MakeTransport = Callable[[Decider, Callable[[], Instant], ServeSettings, Histogram], Transport]
-"""From who decides, the clocks, the settings, and what takes the durations of calls."""
+MakeTransport = Callable[[Decider, Callable[[], Instant], ServeSettings, Histogram, Tracing | None], Transport]
+"""From who decides, the clocks, the settings, what takes the durations of calls, and what follows them."""
 
 
-def _grpcio(decider: Decider, clock: Callable[[], Instant], settings: ServeSettings, durations: Histogram) -> Transport:
+def _grpcio(
+    decider: Decider,
+    clock: Callable[[], Instant],
+    settings: ServeSettings,
+    durations: Histogram,
+    tracing: Tracing | None,
+) -> Transport:
     # Where it serves and nowhere else: it costs 15 MB.
     from ratelimit_service.transport.grpcio import GrpcioSettings, GrpcioTransport  # noqa: PLC0415
 
@@ -26,10 +33,17 @@ def _grpcio(decider: Decider, clock: Callable[[], Instant], settings: ServeSetti
         [str(address) for address in settings.grpc],
         settings=GrpcioSettings(longest_answer_us=settings.deadline_us, max_message_bytes=settings.max_message_bytes),
         tls=_tls(settings),
+        tracing=tracing,
     )
 
 
-def _native(decider: Decider, clock: Callable[[], Instant], settings: ServeSettings, durations: Histogram) -> Transport:
+def _native(
+    decider: Decider,
+    clock: Callable[[], Instant],
+    settings: ServeSettings,
+    durations: Histogram,
+    tracing: Tracing | None,
+) -> Transport:
     from ratelimit_service.transport.native import NativeTransport  # noqa: PLC0415 — as grpcio
     from ratelimit_service.transport.native_settings import NativeSettings  # noqa: PLC0415
 
@@ -40,6 +54,7 @@ def _native(decider: Decider, clock: Callable[[], Instant], settings: ServeSetti
         settings=NativeSettings(longest_answer_us=settings.deadline_us, max_message_bytes=settings.max_message_bytes),
         tls=_tls(settings),
         durations=durations,
+        tracing=tracing,
     )
 
 

@@ -17,6 +17,7 @@ import grpc.aio
 import msgspec
 
 from ratelimit_service.algorithms.limit import Instant
+from ratelimit_service.telemetry.tracing import Tracing, is_sampled
 from ratelimit_service.transport.addresses import CannotListen, require_free, with_port
 from ratelimit_service.transport.contract import Answer, Decider
 from ratelimit_service.transport.health import RLS_SERVICE, HealthBoard
@@ -71,6 +72,7 @@ class GrpcioTransport:
         addresses: `HOST:PORT` (port 0: any free one) and `unix:PATH`, at least one.
         settings: Behaviour towards clients.
         tls: None: plain text.
+        tracing: Follows calls whose callers want it; None: none.
 
     Raises:
         InvalidTls: The TLS files are not good; raised on construction.
@@ -84,6 +86,7 @@ class GrpcioTransport:
         *,
         settings: GrpcioSettings | None = None,
         tls: TlsSettings | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._configured = tuple(addresses)
         self._settings = settings or GrpcioSettings()
@@ -92,7 +95,7 @@ class GrpcioTransport:
         self._requires_client_cert = tls is not None and tls.client_ca_path is not None
         self._bound: list[str] = []
         self._server: grpc.aio.Server | None = None
-        methods = _Methods(decider, clock, self._settings.longest_answer_us, self._health)
+        methods = _Methods(decider, clock, self._settings.longest_answer_us, self._health, tracing)
         allowed = frozenset(name.encode() for name in tls.client_sans) if tls is not None else frozenset()
         self._handlers = methods.handlers(_Admission(allowed) if allowed else None)
 
@@ -195,13 +198,26 @@ class _Admission:
             await _fail(context, GrpcCode.PERMISSION_DENIED, "no name of the client's certificate is allowed here")
 
 
+def _follow(tracing: Tracing, context: Context) -> None:
+    """Follow a call, if its caller does; until it is decided about nothing else runs."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and is_sampled(traceparent := str(value).encode()):
+            tracing.begin(traceparent)
+
+
 class _Methods:
     """The behaviours behind the method names."""
 
     def __init__(
-        self, decider: Decider, clock: Callable[[], Instant], longest_answer_us: int, health: HealthBoard
+        self,
+        decider: Decider,
+        clock: Callable[[], Instant],
+        longest_answer_us: int,
+        health: HealthBoard,
+        tracing: Tracing | None = None,
     ) -> None:
         self._decider = decider
+        self._tracing = tracing
         self._clock = clock
         self._longest_answer_us = longest_answer_us
         self._health = health
@@ -226,6 +242,8 @@ class _Methods:
         if deadline_us is None:
             return await _fail(context, GrpcCode.DEADLINE_EXCEEDED, "the deadline had passed on arrival")
         late = _LateReply()
+        if self._tracing is not None:
+            _follow(self._tracing, context)
         answer = self._decider.decide(body, now, deadline_us, late)
         if answer is None:
             answer = await late.wait()

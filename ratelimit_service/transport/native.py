@@ -14,6 +14,7 @@ from typing import Final
 
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.telemetry.histogram import Histogram
+from ratelimit_service.telemetry.tracing import Tracing
 from ratelimit_service.transport.addresses import CannotListen
 from ratelimit_service.transport.contract import Decider
 from ratelimit_service.transport.native_connection import NativeConnection
@@ -21,6 +22,7 @@ from ratelimit_service.transport.native_hub import Hub
 from ratelimit_service.transport.native_settings import NativeSettings, NativeStats
 from ratelimit_service.transport.native_sockets import BACKLOG, Listener
 from ratelimit_service.transport.native_tls import ServerTls
+from ratelimit_service.transport.native_traced import TracedConnection
 from ratelimit_service.transport.tls import TlsSettings
 
 _US_PER_S: Final = 1_000_000
@@ -36,6 +38,7 @@ class NativeTransport:
         settings: Behaviour towards clients.
         tls: None: plain text.
         durations: Takes the time of each call from its read to its write, once per read batch; None: not measured.
+        tracing: Follows calls whose callers want it; None: none.
 
     Raises:
         InvalidTls: The TLS files are not good; raised on construction.
@@ -50,10 +53,12 @@ class NativeTransport:
         settings: NativeSettings | None = None,
         tls: TlsSettings | None = None,
         durations: Histogram | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._configured = tuple(addresses)
         self._tls = None if tls is None else ServerTls(tls)
-        self._hub = Hub(decider, clock, settings or NativeSettings(), durations)
+        self._hub = Hub(decider, clock, settings or NativeSettings(), durations, tracing)
+        self._new = NativeConnection if tracing is None else TracedConnection
         self._listeners: list[Listener] = []
         self._bound: list[str] = []
         self._servers: list[asyncio.Server] = []
@@ -106,7 +111,7 @@ class NativeTransport:
         return len(self._hub.connections)
 
     def _connect(self) -> NativeConnection:
-        return NativeConnection(self._hub, self._tls)
+        return self._new(self._hub, self._tls)
 
     def set_serving(self, serving: bool) -> None:
         """What the health service answers; not serving until told."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.telemetry.histogram import Histogram
+from ratelimit_service.telemetry.tracing import Tracing
 from ratelimit_service.transport.contract import Decider
 from ratelimit_service.transport.health import HealthBoard
 from ratelimit_service.transport.native_settings import NativeSettings, NativeStats
@@ -34,6 +35,7 @@ class Hub:
         clock: One reading of the clocks.
         settings: Behaviour towards clients.
         durations: Takes the time from read to write of each call; None: not measured here.
+        tracing: Follows calls whose callers want it; None: none.
 
     Attributes:
         health: What the health service answers.
@@ -46,7 +48,12 @@ class Hub:
     """
 
     def __init__(
-        self, decider: Decider, clock: Callable[[], Instant], settings: NativeSettings, durations: Histogram | None
+        self,
+        decider: Decider,
+        clock: Callable[[], Instant],
+        settings: NativeSettings,
+        durations: Histogram | None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.decide: Final = decider.decide
         self.clock: Final = clock
@@ -54,8 +61,11 @@ class Hub:
         self.durations: Final = durations
         self.health: Final = HealthBoard()
         self.wire_limits: Final = ConnectionLimits(
-            streams=settings.max_streams, body_bytes=settings.max_message_bytes + PREFIX_BYTES
+            streams=settings.max_streams,
+            body_bytes=settings.max_message_bytes + PREFIX_BYTES,
+            trace_field=b"" if tracing is None else b"traceparent",
         )
+        self.tracing: Final = tracing
         self.buffer: Final = memoryview(bytearray(MOST_BYTES))
         self.turns: Final = Turns()
         self.draining = False

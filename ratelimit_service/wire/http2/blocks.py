@@ -6,7 +6,7 @@ from ratelimit_service.wire.http2 import hpack
 from ratelimit_service.wire.http2.budgets import Abuse
 from ratelimit_service.wire.http2.events import ConnectionLimits
 from ratelimit_service.wire.http2.faults import ConnectionFault, Flood
-from ratelimit_service.wire.http2.fields import Head, HeadReader
+from ratelimit_service.wire.http2.fields import Head, HeadReader, TracingHeadReader
 from ratelimit_service.wire.http2.frames import HEADER_BYTES, ErrorCode
 
 
@@ -30,7 +30,11 @@ class HeaderBlocks:
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
         self._decoder = hpack.Decoder(most_list_bytes=limits.header_list_bytes)
-        self.reader = HeadReader(limits.kept_fields, limits.varied_field)
+        self.reader = (
+            TracingHeadReader(limits.kept_fields, limits.varied_field, limits.trace_field)
+            if limits.trace_field
+            else HeadReader(limits.kept_fields, limits.varied_field)
+        )
         self._parts: list[bytes] = []
         self._size_bytes = 0
         self.memo: dict[bytes, Head] = {}

@@ -18,6 +18,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
             ends the connection.
         kept_fields: Names of the regular fields that the owner reads; others are checked and dropped.
         varied_field: One more, which is expected to differ from request to request.
+        trace_field: One more that the owner reads, new each time; empty: none.
         memo_blocks: Header blocks that are remembered decoded.
         memo_block_bytes: A longer block is never remembered.
     """
@@ -28,6 +29,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True):
     header_block_bytes: int = 65_536
     kept_fields: frozenset[bytes] = frozenset({b"content-type", b"grpc-encoding"})
     varied_field: bytes = b"grpc-timeout"
+    trace_field: bytes = b""
     memo_blocks: int = 64
     memo_block_bytes: int = 1_024
 

@@ -67,12 +67,14 @@ class Head(msgspec.Struct, gc=False):
         varied: Value of the field that differs from request to request, None: it is not there.
         content_length: Of the shape.
         call: What the layer above made of this head, so that a block that comes again is read once.
+        trace: Value of the field that ties the call to its caller's trace; None: not there, or not asked for.
     """
 
     shape: Shape
     varied: bytes | None
     content_length: int | None
     call: object = None
+    trace: bytes | None = None
 
 
 class HeadReader:
@@ -190,6 +192,26 @@ class HeadReader:
                 self._passed.clear()
             self._passed.add(name)
         return _DROPPED
+
+
+class TracingHeadReader(HeadReader):
+    """Reads heads, and one more field of each, which is new each time.
+
+    Args:
+        trace: Name of that field.
+    """
+
+    __slots__ = ("_trace",)
+
+    def __init__(self, kept: frozenset[bytes], varied: bytes, trace: bytes) -> None:
+        super().__init__(kept, varied)
+        self._trace = trace
+
+    def read(self, block: Sequence[Field]) -> Head:
+        """See `HeadReader.read`."""
+        head = super().read(block)
+        head.trace = next((value for name, value in block if name == self._trace), None)
+        return head
 
 
 def _check_value(name: bytes, value: bytes) -> None:

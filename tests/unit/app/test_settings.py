@@ -63,6 +63,7 @@ def test_policies_alone_give_the_documented_defaults() -> None:
         compat=Compat.NONE,
         log_format=LogFormat.JSON,
         log_level=LogLevel.INFO,
+        traces_endpoint="",
         max_message_bytes=4 * 2**20,
         metrics_max_series=20_000,
         start_without_policies=False,
@@ -104,6 +105,7 @@ def test_every_flag_is_read(tmp_path: Path) -> None:
         "compat": "envoyproxy",
         "log_format": "console",
         "log_level": "debug",
+        "traces_endpoint": "http://collector:4317",
         "max_message_bytes": "2Ki",
         "metrics_max_series": "5",
         "start_without_policies": "TRUE",
@@ -229,7 +231,7 @@ def test_started_without_policies_a_path_may_come_later() -> None:
 
 def test_every_flag_has_its_own_environment_and_some_have_upstreams_name_too() -> None:
     """`--a-b` is `TIDEGATE_A_B`; others are those that envoyproxy/ratelimit reads."""
-    upstream = {flag.environment[1] for flag in FLAGS if len(flag.environment) > 1}
+    upstream = {flag.environment[1] for flag in FLAGS if len(flag.environment) > 1 and not flag.standard_env}
 
     assert FLAGS[0].environment == ("TIDEGATE_POLICIES",)
     assert {flag.environment[0] for flag in FLAGS} == {
@@ -289,3 +291,21 @@ def test_workers_over_a_shared_store_are_taken() -> None:
     assert decoded(workers="4", store="redis://h:1").workers == 4
     assert decoded(workers="4", store="redis://h:1", slots="4").slots == 4
     assert decoded(workers="1").store is None
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4317", "grpc://collector:4317", "http://", "https:///"])
+def test_an_endpoint_of_traces_is_a_url(endpoint: str) -> None:
+    """With the scheme that says whether TLS is spoken."""
+    (only,) = problems_of(traces_endpoint=endpoint)
+
+    assert only.startswith(f"--traces-endpoint: {endpoint!r} is no endpoint; write http://HOST:4317")
+
+
+def test_the_standard_s_variables_say_where_traces_go() -> None:
+    """Ours comes first, then the one for traces, then the one for all signals."""
+    general = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://all:4317"}
+    traces = {**general, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://traces:4317"}
+
+    assert environment_texts(general) == {"--traces-endpoint": ("http://all:4317",)}
+    assert environment_texts(traces) == {"--traces-endpoint": ("http://traces:4317",)}
+    assert environment_texts({**traces, "TIDEGATE_TRACES_ENDPOINT": "none"}) == {"--traces-endpoint": ("none",)}
