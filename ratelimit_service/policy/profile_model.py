@@ -191,7 +191,7 @@ class StoreTimeouts(_Model, frozen=True, kw_only=True):
     )
 
 
-class StoreSpec(_Model, frozen=True, kw_only=True):
+class StoreSpec(_Model, frozen=True, kw_only=True, omit_defaults=True):
     """Where hits are counted, and where L2 lives."""
 
     type: Annotated[StoreType, Meta(description="What counts; immutable")] = StoreType.MEMORY

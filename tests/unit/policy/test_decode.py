@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import msgspec
 import pytest
 
 from ratelimit_service.policy.decode import MAX_PROBLEMS, decode, decode_manifest
@@ -12,7 +13,7 @@ from ratelimit_service.policy.encode import encode
 from ratelimit_service.policy.model import RateLimitPolicy
 from ratelimit_service.policy.origin import Origin, parent
 from ratelimit_service.policy.problems import Severity
-from ratelimit_service.policy.profile_model import CacheProfile
+from ratelimit_service.policy.profile_model import CacheProfile, StoreSpec
 from ratelimit_service.policy.rules import CEL_RULES
 
 MINIMAL = """\
@@ -264,3 +265,10 @@ def test_a_profile_is_warned_of_what_cannot_act() -> None:
         "spec.l1",
         "spec.ttl",
     ]
+
+
+def test_a_store_without_endpoints_travels_between_processes() -> None:
+    """What is not written has to be written by nobody: an empty list of endpoints is refused where it is read."""
+    spec = StoreSpec()
+
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=StoreSpec) == spec
