@@ -20,7 +20,9 @@ from chaos.laws import MODES, RULES, Rule
 from chaos.replicas import DEADLINE_US, Replica
 from chaos.worlds import World
 
+from ratelimit_service.algorithms.limit import Algorithm
 from support.history import Call, excess
+from support.simulation import widened
 
 CALLS_PER_S: Final = 180
 """By each replica: above every limit, and far below what a busy core can do."""
@@ -46,15 +48,20 @@ class Judged(msgspec.Struct, frozen=True):
     """How one rule's mode fared under one fault.
 
     Attributes:
-        excess: Most hits beyond the law, over all intervals and laws.
-        bound: What the replicas' gauges said together at their highest, of the rule with that excess.
+        law: The one that is told: the worst.
+        excess: Most hits beyond the law, over all intervals.
+        bound: What the replicas' gauges said together at their highest.
         allowed: What may be: 0, or the bound.
+        is_good: It is no more than that. A bound is of a window: what a bucket may admit beyond its law is that at
+            once, and its part of it in each window of a longer interval.
     """
 
     mode: str
+    law: str
     excess: int
     bound: int
     allowed: int
+    is_good: bool
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -88,9 +95,9 @@ class Phase(msgspec.Struct, frozen=True):
     def problems(self) -> list[str]:
         """What must not be; empty: all is well."""
         found = [
-            f"{each.mode}: {each.excess} beyond the law, {each.allowed} allowed"
+            f"{each.mode}, {each.law}: {each.excess} beyond the law, {each.allowed} allowed"
             for each in self.judged
-            if each.excess > each.allowed
+            if not each.is_good
         ]
         if self.recovered_s is None or self.recovered_s > (
             RECOVERED_WITH_WAIT_S if self.setting.endswith("wait") else RECOVERED_S
@@ -236,10 +243,14 @@ class Campaign:
         found = []
         for rule in RULES:
             if rule.mode.value == mode:
-                over = excess(rule.limit, load.calls[rule.name]).hits
                 bound = min(_UNBOUNDED, sum(highest[rule.name] for highest in bounds))
-                found.append(Judged(mode, over, bound, bound if shares or forgets else 0))
-        return max(found, key=lambda each: (each.excess - each.allowed, each.excess))
+                allowed = bound if shares or forgets else 0
+                over = excess(rule.limit, load.calls[rule.name]).hits
+                is_good = over <= allowed
+                if allowed and rule.limit.algorithm is Algorithm.TOKEN_BUCKET:
+                    is_good = not excess(widened(rule.limit, allowed), load.calls[rule.name]).hits
+                found.append(Judged(mode, rule.law, over, bound, allowed, is_good))
+        return max(found, key=lambda each: (not each.is_good, each.excess - each.allowed, each.excess))
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self._errors.append(f"{context.get('message')}: {context.get('exception')!r}")

@@ -29,7 +29,7 @@ SETTINGS: Final = (
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A phase in a table. By mode: hits beyond the law, and what the gauges said that it may be."""
+    """A phase in a table. By mode: the worst law, hits beyond it, and what may be by the gauges."""
 
     setting: str
     fault: str
@@ -47,7 +47,7 @@ class Row(msgspec.Struct, frozen=True):
 
 def row(phase: Phase) -> Row:
     """A phase as it is shown."""
-    by_mode = {each.mode: f"{each.excess} of {each.allowed}" for each in phase.judged}
+    by_mode = {each.mode: f"{each.excess} of {each.allowed} ({each.law})" for each in phase.judged}
     return Row(
         phase.setting, phase.fault, phase.calls, phase.admitted, by_mode["Closed"], by_mode["Reserved"],
         by_mode["Share"], phase.p99_ms, phase.max_ms, phase.over_50_ms, phase.recovered_s,

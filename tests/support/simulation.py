@@ -332,7 +332,7 @@ class Run:
         limit, bound = self.plan.limit, self._bound
         if limit.algorithm is Algorithm.TOKEN_BUCKET and 0 < bound < MAX_HITS:
             # What a share refills is its part of the rate, however long the interval.
-            limit, bound = _widened(limit, bound), 0
+            limit, bound = widened(limit, bound), 0
         return Verdict(excess(limit, calls), bound, admitted, len(calls), self.plan)
 
     def _call(self, replica: int, key: bytes, hits: int) -> None:
@@ -380,7 +380,7 @@ class Run:
         self.members[at] = self._start()
 
 
-def _widened(limit: Limit, hits: int) -> Limit:
+def widened(limit: Limit, hits: int) -> Limit:
     """A bucket that is as much faster as it is deeper by these hits."""
     # A bound is of both, what shares hold and what they refill in a window.
     faster = limit.requests + -(-limit.requests * hits // (limit.burst + limit.requests))

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from ratelimit_service.algorithms.limit import Instant, Limit, LimitSettings
+from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.leases.administration import Administration
 from ratelimit_service.quota.leases.alarms import Alarm, Turns
 from ratelimit_service.quota.leases.allowances import Allowances
@@ -375,7 +376,8 @@ class Replica:
     def bound(self, rule: str) -> int:
         """See `Store.bound`: what this replica alone may have admitted beyond; bounds of replicas add up."""
         now_us = self._clock.read().boot_us
-        return max(self.modes.bound(rule, now_us), self.masters.bound(rule, now_us))
+        # A memory may be lost in the very window in which shares were spent.
+        return min(MAX_HITS, self.modes.bound(rule, now_us) + self.masters.bound(rule, now_us))
 
     def apply(self, limits: Mapping[bytes, LimitSettings]) -> None:
         """See `Store.apply`."""
