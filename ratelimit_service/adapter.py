@@ -312,12 +312,9 @@ class RateLimitingCacheAdapter:
             problems |= {f"requests[{index}].{argument}": problem for argument, problem in wrong.items()}
         if problems:
             raise InvalidRateLimit(problems)
-        laws = []
-        for each in requests:
-            law = self._book.law(each.limit, each.window_ms, each.algorithm, each.burst, now.boot_us)
-            law.family.used_us = now.boot_us
-            laws.append(law)
-        return laws
+        return [
+            self._book.law(each.limit, each.window_ms, each.algorithm, each.burst, now.boot_us) for each in requests
+        ]
 
     async def _charge_together(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
         """Charge all or none."""
@@ -409,7 +406,7 @@ class RateLimitingCacheAdapter:
 
     def stats(self) -> RateLimitingStats:
         """What was done since it was built."""
-        by_algorithm = {name: algorithm_stats(tally) for name, tally in self._book.tallies.items()}
+        by_algorithm = {name: algorithm_stats(tally) for name, tally in self._book.tallies().items()}
         report = self._quota.report()
         top = self._checks.worth.top(_SHOWN_KEYS)
         return RateLimitingStats(

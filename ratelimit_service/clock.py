@@ -15,8 +15,6 @@ from ratelimit_service.algorithms.limit import Instant
 MOST_SLEW_PPM: Final = 500
 _STEP_US: Final = 1_000_000 // MOST_SLEW_PPM
 """In less time than this there is no microsecond to slew by."""
-_UNSLEWED_US: Final = 1_000_000 // MOST_SLEW_PPM
-"""Less time than this is too short to slew by a microsecond."""
 
 
 class SlewedWall:
@@ -27,11 +25,6 @@ class SlewedWall:
     def __init__(self, wall_us: int, boot_us: int) -> None:
         self._wall_us = wall_us
         self._boot_us = boot_us
-
-    def unslewed(self, boot_us: int) -> int | None:
-        """What `advance` says whatever the system's clock does; None where it would ask that."""
-        passed_us = boot_us - self._boot_us
-        return self._wall_us + passed_us if 0 <= passed_us < _UNSLEWED_US else None
 
     def coast(self, boot_us: int) -> int | None:
         """As `advance`, where the system's clock makes no difference so soon after the last reading; else None."""
@@ -64,7 +57,7 @@ class Clock:
     def read(self) -> Instant:
         """Now."""
         boot_us = _boot_us()
-        wall_us = self._wall.unslewed(boot_us)
+        wall_us = self._wall.coast(boot_us)
         if wall_us is not None:
             return Instant(wall_us, boot_us)
         return Instant(self._wall.advance(time.time_ns() // 1000, boot_us), boot_us)

@@ -15,7 +15,7 @@ from ratelimit_operator.metrics import render_operator_metrics_reference  # noqa
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
-from tools import api_reference, reflection_descriptors  # noqa: E402
+from tools import api_reference, benchmark_page, reflection_descriptors  # noqa: E402
 
 
 def _row(flag: Flag) -> str:
@@ -63,6 +63,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/operator-flags.md": render_operator_flags_reference,
     "docs/reference/operator-metrics.md": render_operator_metrics_reference,
     "docs/reference/python-api.md": api_reference.render_api_reference,
+    "docs/reference/library-figures.md": benchmark_page.render_library_figures,
     "crds/ratelimitpolicies.yaml": lambda: render_crd(RATE_LIMIT_POLICY),
     "crds/cacheprofiles.yaml": lambda: render_crd(CACHE_PROFILE),
 }

@@ -12,9 +12,10 @@ from ratelimit_service.library.laws import Law, LawBook, problems_of
 from ratelimit_service.library.measures import DURATION_BOUNDS_US, SAMPLE_EVERY
 from ratelimit_service.library.quotas import Quota
 from ratelimit_service.library.results import NEVER_MS, InvalidRateLimit, RateLimitResult, RateLimitStoreLost
-from ratelimit_service.policy.identity import counter_key
+from ratelimit_service.policy.identity import MAX_PLAIN_BYTES, counter_key
 from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.memory.bounds import Clock
+from ratelimit_service.quota.prompt import PromptStore
 from ratelimit_service.quota.store import Charge, Outcome
 from ratelimit_service.telemetry.histogram import Histogram
 
@@ -24,6 +25,9 @@ _SAMPLES_PER_LOOK: Final = 64
 """How full memory is is looked at once in so many samples: about every thousand checks."""
 _TOLD_EVERY_US: Final = 10_000_000
 """Between two warnings that a failure mode decides."""
+
+_LENGTHS: Final = tuple(bytes((length,)) for length in range(MAX_PLAIN_BYTES + 1))
+"""What `counter_key` puts before a value, written out because it is every check's path."""
 
 Checking = tuple[Law, tuple[Charge], Instant]
 """A check that waits for the store: what the store is to be asked, and when it began."""
@@ -44,7 +48,9 @@ class Checks:
         self.worth = KeyWorth(config.top_keys)
         self._config = config
         self._quota = quota
-        self._charge = quota.store.charge
+        store = quota.store
+        self._charge = store.charge
+        self._take = store.charge_one if isinstance(store, PromptStore) else None
         self._read = clock.read
         self._log = log
         self._laws = self.book.laws
@@ -72,15 +78,25 @@ class Checks:
             or not raw
         ):
             law = self._law(key, limit, window_ms, algorithm, hits, burst, now)
-        law.family.used_us = now.boot_us
-        charges = (Charge(law.identity, law.limit, counter_key((raw,)), hits),)
-        outcomes = self._charge(charges, now)
-        if outcomes is None:
-            return law, charges, now
+        counter = _LENGTHS[len(raw)] + raw if len(raw) <= MAX_PLAIN_BYTES else counter_key((raw,))
+        take = self._take
+        if take is not None:
+            outcome = take(law, counter, hits, now)
+        else:
+            charges = (Charge(law.identity, law.limit, counter, hits),)
+            outcomes = self._charge(charges, now)
+            if outcomes is None:
+                return law, charges, now
+            outcome = outcomes[0]
         self._until_sample -= 1
         if not self._until_sample:
             self._sample(key, now)
-        return self.result(law, outcomes[0], now)
+        if outcome.over or outcome.degraded:
+            return self.result(law, outcome, now)
+        # As `result`, written out because it is every check's path.
+        law.allowed += 1
+        reset_at_ms = -(-(now.wall_us + outcome.wait_us) // 1_000)
+        return RateLimitResult(True, law.requests, outcome.remaining, 0, reset_at_ms, law.algorithm)
 
     def _law(
         self, key: object, limit: int, window_ms: int, algorithm: str, hits: int, burst: int | None, now: Instant
@@ -99,21 +115,20 @@ class Checks:
         if outcome.degraded:
             return self._degraded(law, outcome, now)
         if outcome.over:
-            law.tally.denied += 1
+            law.denied += 1
             return _denied(law, outcome, now)
-        law.tally.allowed += 1
+        law.allowed += 1
         reset_at_ms = -(-(now.wall_us + outcome.wait_us) // 1_000)
         return RateLimitResult(True, law.requests, outcome.remaining, 0, reset_at_ms, law.algorithm)
 
     def _degraded(self, law: Law, outcome: Outcome, now: Instant) -> RateLimitResult:
         """The same for a check that a failure mode decided."""
-        tally = law.tally
-        tally.degraded += 1
+        law.degraded += 1
         if outcome.over:
-            tally.denied += 1
+            law.denied += 1
             result = _denied(law, outcome, now)
         else:
-            tally.allowed += 1
+            law.allowed += 1
             reset_at_ms = -(-(now.wall_us + outcome.wait_us) // 1_000)
             result = RateLimitResult(
                 True, law.requests, outcome.remaining, 0, reset_at_ms, law.algorithm, degraded=True
@@ -134,9 +149,9 @@ class Checks:
         self._until_look -= 1
         if not self._until_look:
             self._until_look = _SAMPLES_PER_LOOK
+            self.book.drop_idle(now.boot_us)
             if self.is_pressed():
                 self._quota.relieve(now)
-                self.book.drop_idle(now.boot_us)
 
     def is_pressed(self) -> bool:
         """Whether memory has reached its warning level."""

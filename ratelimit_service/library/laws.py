@@ -42,6 +42,12 @@ class Tally:
     def __init__(self) -> None:
         self.allowed = self.denied = self.degraded = 0
 
+    def add(self, other: Tally | Law) -> None:
+        """Count what another one counted too."""
+        self.allowed += other.allowed
+        self.denied += other.denied
+        self.degraded += other.degraded
+
 
 class Family:
     """All limits of one identity.
@@ -49,7 +55,7 @@ class Family:
     Attributes:
         identity: As the store knows it.
         name: For people: algorithm and window.
-        used_us: Boot time of the last check.
+        used_us: Boot time by which its last check was, as far as was noted.
         life_us: How long after a check it may still count for something.
     """
 
@@ -62,26 +68,34 @@ class Family:
 
 
 class Law:
-    """One limit, ready to be counted.
+    """One limit, ready to be counted: what a store calls `Counted`.
 
     Attributes:
+        allowed, denied, degraded: Checks, as `Tally`.
         algorithm: Its name.
         limit: Its numbers.
         requests: `limit.requests`, one look-up nearer to the hot path.
         family: Which counters it shares.
         identity: The family's.
-        tally: Where its checks are counted.
     """
 
-    __slots__ = ("algorithm", "family", "identity", "limit", "requests", "tally")
+    __slots__ = ("_noted", "algorithm", "allowed", "degraded", "denied", "family", "identity", "limit", "requests")
 
-    def __init__(self, algorithm: str, limit: Limit, family: Family, tally: Tally) -> None:
+    def __init__(self, algorithm: str, limit: Limit, family: Family) -> None:
         self.algorithm = algorithm
         self.limit = limit
         self.requests = limit.requests
         self.family = family
         self.identity = family.identity
-        self.tally = tally
+        self.allowed = self.denied = self.degraded = 0
+        self._noted = 0
+
+    def note_use(self, boot_us: int) -> None:
+        """Tell the family if there was a check since this was called last."""
+        checks = self.allowed + self.denied
+        if checks != self._noted:
+            self._noted = checks
+            self.family.used_us = boot_us
 
 
 class LawBook:
@@ -94,14 +108,13 @@ class LawBook:
 
     Attributes:
         laws: By the arguments of a check; look here first.
-        tallies: Checks by algorithm.
     """
 
     def __init__(
         self, namespace: str, failure: FailureMode, apply: Callable[[Mapping[bytes, LimitSettings]], None]
     ) -> None:
         self.laws: dict[_LawKey, Law] = {}
-        self.tallies = {name: Tally() for name in ALGORITHMS}
+        self._gone = {name: Tally() for name in ALGORITHMS}
         self._namespace = namespace
         self._failure = failure
         self._apply = apply
@@ -123,11 +136,33 @@ class LawBook:
         numbers = Limit(kind, limit, window_ms * _US_PER_MS, depth)
         family = self._family(numbers, f"{algorithm}/{window_ms} ms", boot_us)
         family.life_us = max(family.life_us, _life_us(numbers))
-        law = Law(algorithm, numbers, family, self.tallies[algorithm])
+        law = Law(algorithm, numbers, family)
         if len(self.laws) >= _MOST_LAWS:
-            self.laws.clear()  # numbers that a program computes; those in use are made again as they come
+            # Numbers that a program computes; those in use are made again as they come.
+            self.note_use(boot_us)
+            self._forget(list(self.laws))
         self.laws[at] = law
         return law
+
+    def _forget(self, laws: list[_LawKey]) -> None:
+        """Let go of laws, and keep what they counted."""
+        for at in laws:
+            law = self.laws.pop(at)
+            self._gone[law.algorithm].add(law)
+
+    def tallies(self) -> dict[str, Tally]:
+        """Checks by algorithm, ever."""
+        totals = {name: Tally() for name in ALGORITHMS}
+        for name, gone in self._gone.items():
+            totals[name].add(gone)
+        for law in self.laws.values():
+            totals[law.algorithm].add(law)
+        return totals
+
+    def note_use(self, boot_us: int) -> None:
+        """Note which limits were used since this was called last; `drop_idle` goes by it."""
+        for law in self.laws.values():
+            law.note_use(boot_us)
 
     def _family(self, numbers: Limit, name: str, boot_us: int) -> Family:
         identity = limit_id(self._namespace, _RULE, numbers)
@@ -143,13 +178,13 @@ class LawBook:
 
     def drop_idle(self, boot_us: int) -> int:
         """Let go of limits that count for nothing any more: not used for longer than they remember. Return how many."""
+        self.note_use(boot_us)
         idle = [family for family in self._families.values() if boot_us - family.used_us > family.life_us]
         for family in idle:
             del self._families[family.identity], self._in_force[family.identity]
         if idle:
             gone = {family.identity for family in idle}
-            for at in [at for at, law in self.laws.items() if law.identity in gone]:
-                del self.laws[at]
+            self._forget([at for at, law in self.laws.items() if law.identity in gone])
             self._apply(dict(self._in_force))
         return len(idle)
 

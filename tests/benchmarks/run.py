@@ -31,6 +31,7 @@ PARTS = {
     "bench_scrape": ("--series", "5000"),
     "bench_cache_l1": ("--short",),
     "bench_cache_parts": (),
+    "bench_library_load": ("--short",),
 }
 """Programs that can be run alone too and keep a file of figures each, with what makes them quick."""
 QUIET_LOAD = 0.5

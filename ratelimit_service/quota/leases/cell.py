@@ -61,6 +61,7 @@ class Cell:
         retry_us: When the denied hits fit, `NEVER_US` for never.
         owed, owed_until_us: Hits spent without the store, to be charged with the next take, and until when they count.
         taking: A take for this cell is under way.
+        awaited: Hits that requests want which wait for it.
         taken_at_us: Last time at which hits were asked for.
         demand: Hits spent since `demand_since_us`.
         rate: Hits per microsecond, smoothed.
@@ -71,6 +72,7 @@ class Cell:
 
     __slots__ = (
         "_front",
+        "awaited",
         "behind",
         "counted",
         "demand",
@@ -112,6 +114,7 @@ class Cell:
         self.denied_hits = self.denied_until_us = self.retry_us = 0
         self.owed = self.owed_until_us = 0
         self.taking = False
+        self.awaited = 0
         self.demand = 0
         self.demand_since_us = now_us
         self.rate = 0.0

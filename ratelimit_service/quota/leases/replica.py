@@ -286,7 +286,7 @@ class Replica:
             if claim.sole or not claim.cell.taking:
                 mine.append(claim)
             else:
-                self._taker.join(claim.cell, pending)
+                self._taker.join(claim, pending)
         for claim in mine:
             self._errands.clear_up(claim.cell, now)
         for asking in askings(mine, self.book, self.standing, now, alone=pending.alone):

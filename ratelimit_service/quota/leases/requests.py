@@ -191,7 +191,11 @@ def askings(claims: Sequence[Claim], book: LeaseBook, standing: Standing, now: I
 
 
 def slice_of(cell: Cell, book: LeaseBook, standing: Standing, now: Instant) -> int:
-    """Hits of the next slice of a cell."""
+    """Hits of the next slice of a cell: what demand says, and at least what requests wait for already.
+
+    Those hits are spent as they come, so nothing of them is stranded, however many replicas there are.
+    """
     horizon_us = book.horizon_us(cell.limit)
     rest = cell.rest if cell.counted >= 0 else cell.limit.burst - standing.reserve(cell.identity, cell.limit, now)
-    return slice_hits(cell.measure(now.boot_us, horizon_us), horizon_us, rest, book.replicas)
+    expected = slice_hits(cell.measure(now.boot_us, horizon_us), horizon_us, rest, book.replicas)
+    return max(expected, min(cell.awaited, rest))

@@ -43,7 +43,7 @@ class Taker:
         self._standing = standing
         self._alarm = alarm
         self._go_on = go_on
-        self._waiting: dict[Cell, list[Pending]] = {}
+        self._waiting: dict[Cell, list[tuple[Pending, int]]] = {}
         self._refilling = False
 
     def is_volatile(self, claim: Claim) -> bool:
@@ -54,10 +54,11 @@ class Taker:
         """Whether asking makes sense, and what is granted might be spent."""
         return self._errands.orders.is_up(where) and self._masters.allows(where, limit, now.boot_us)
 
-    def join(self, cell: Cell, pending: Pending) -> None:
-        """Let a request wait for the take that is under way."""
+    def join(self, claim: Claim, pending: Pending) -> None:
+        """Let a request wait for the take that is under way; the next one is for what they all want."""
         pending.waits += 1
-        self._waiting.setdefault(cell, []).append(pending)
+        claim.cell.awaited += claim.want
+        self._waiting.setdefault(claim.cell, []).append((pending, claim.want))
 
     def refill_soon(self) -> None:
         """Take, after this turn, for the cells that are about to run out (`LeaseBook.wanted`)."""
@@ -89,11 +90,17 @@ class Taker:
                 claim.cell.taking = False
             grant = None if grants is None else grants[index]
             self._settle(claim, ask, asking.take, grant, answered, pending, now)
-        waiting = [pending] if pending is not None else []
-        for claim in asking.claims:
-            if not claim.sole:
-                waiting += self._waiting.pop(claim.cell, [])
-        for each in waiting:
+        waiting = [
+            (claim.cell, each, hits)
+            for claim in asking.claims
+            if not claim.sole
+            for each, hits in self._waiting.pop(claim.cell, ())
+        ]
+        if pending is not None:
+            pending.waits -= 1
+            self._go_on(pending)
+        for cell, each, hits in waiting:
+            cell.awaited -= hits
             each.waits -= 1
             self._go_on(each)
 

@@ -170,9 +170,10 @@ def test_at_the_warning_level_what_has_expired_goes_first() -> None:
             await bench.limiter.check_rate_limit(f"old {number}", 1, 1_000, algorithm="fixed_window")
         assert bench.limiter.health().pressure == "warning"
         assert bench.limiter.health().fill_percent >= 70
-        bench.clock.advance(10 * SECOND_US)
-        for _ in range(2_000):
-            await bench.limiter.check_rate_limit("one", 10**6, 60_000)
+        for _ in range(2):
+            bench.clock.advance(10 * SECOND_US)
+            for _ in range(1_200):
+                await bench.limiter.check_rate_limit("one", 10**6, 60_000)
         assert bench.limiter.health().pressure == "normal"
         stats = bench.limiter.stats()
         assert stats.keys < 10

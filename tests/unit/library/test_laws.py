@@ -69,6 +69,20 @@ def test_more_windows_than_are_counted_at_a_time_are_refused_unless_some_are_idl
     assert made.drop_idle(2_001) == 0
 
 
+def test_checks_of_limits_that_are_gone_are_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a limit that was used since it was looked at last is not idle."""
+    made, _ = book()
+    used, unused = (made.law(5, window_ms, "fixed_window", None, 0) for window_ms in (1, 2))
+    used.allowed, unused.denied = 3, 1
+    made.note_use(0)
+    used.denied = 2
+
+    assert made.drop_idle(10_000) == 1
+    assert made.names() == ["fixed_window/1 ms"]
+    totals = made.tallies()["fixed_window"]
+    assert (totals.allowed, totals.denied) == (3, 3)
+
+
 def test_keys_are_texts_or_bytes() -> None:
     """Both are counted by their bytes."""
     assert counted("é") == counted("é".encode())

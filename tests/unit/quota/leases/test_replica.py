@@ -62,6 +62,42 @@ def test_slices_grow_with_demand_and_spare_the_store(rig: Rig, algorithm: Algori
     assert replica.stats().spent == 2_000
 
 
+@each_algorithm
+def test_requests_that_wait_for_one_key_are_taken_for_together(rig: Rig, algorithm: Algorithm) -> None:
+    """A crowd that comes before anything is known of its demand costs two takes, and the law still holds."""
+    replica, asked = rig.replica(), charge(limit_of(algorithm, 150))
+    outcomes: list[Outcome] = []
+    for _ in range(200):
+        now = rig.clock.read()
+        alone = (asked,)
+        assert replica.charge(alone, now) is None
+        replica.charge_later(alone, now.boot_us + WINDOW_US, outcomes.extend)
+    rig.scheduler.run()
+
+    # A bucket's lease is charged as if it were spent at its end, which costs a few hits.
+    assert 140 <= sum(not outcome.over for outcome in outcomes) <= 150
+    assert len(outcomes) == 200
+    assert len(takes(replica)) <= 4
+
+
+def test_a_lease_can_be_in_hand_before_anybody_asks(rig: Rig) -> None:
+    """Once: what is in hand, exact or away is not asked for; a store that has nothing left says so."""
+    replica, asked = rig.replica(), charge(fixed(100), hits=10)
+    told: list[bool | None] = []
+    for each in (asked, asked, charge(fixed(5), rule=b"small")):
+        replica.take_ahead(each, told.append)
+        rig.scheduler.run()
+    replica.orders.up = False
+    replica.take_ahead(charge(fixed(100), b"other"), told.append)
+    replica.orders.up = True
+    rig.ask(rig.replica(), charge(fixed(100), b"spent", hits=100))
+    replica.take_ahead(charge(fixed(100), b"spent"), told.append)
+    rig.scheduler.run()
+
+    assert told == [True, None, None, False, False]
+    assert rig.ask(replica, charge(fixed(100)))[0].source is Source.LEASE
+
+
 def test_answers_from_a_lease_count_what_was_spent(rig: Rig) -> None:
     """What is in hand counts as not used yet, and what the store has left counts as left."""
     replica, asked = rig.replica(), charge(fixed(1_000))
