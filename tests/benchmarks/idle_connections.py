@@ -21,7 +21,7 @@ def idle_connections(port: int, count: int) -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as stack:
         opened = []
         for _ in range(count):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
             connection.sendall(PREFACE + EMPTY_SETTINGS + SETTINGS_ACK)
             if len(opened) % 10 == 9:
                 connection.recv(4_096)

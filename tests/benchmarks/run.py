@@ -41,14 +41,14 @@ SHOWN = (
 )  # fmt: skip
 
 
-def service(seconds: float | None, only: str, rounds: int) -> list[Row]:
-    """Every scenario over every transport; those of one scenario one after the other, so that they compare."""
+def service(seconds: float | None, only: str, rounds: int, transports: Sequence[str]) -> list[Row]:
+    """Every scenario over some transports; those of one scenario one after the other, so that they compare."""
     cores = processes.cores()
     asked = [scenario for scenario in SCENARIOS if only in scenario.name]
     rows = []
     for scenario in track(asked, description="service"):
         runs = [
-            [measure(scenario, transport, seconds=seconds, cores=cores) for transport in TRANSPORTS]
+            [measure(scenario, transport, seconds=seconds, cores=cores) for transport in transports]
             for _ in range(rounds)
         ]
         rows += [middle(transport_runs) for transport_runs in zip(*runs, strict=True)]
@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=None, help="measured time of each scenario (default: its own)")
     parser.add_argument("--rounds", type=int, default=1, help="told is the one in the middle by p99")
     parser.add_argument("--only", default="", help="scenarios whose name contains this")
+    parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="this one only (default: all)")
     parser.add_argument("--service-only", action="store_true", help="leave the other programs out")
     parser.add_argument("--quick", action="store_true", help="a second each: to see that it runs, not to quote")
     parser.add_argument("--long", action="store_true", help="50,000,000 calls where memory is measured")
@@ -78,7 +79,8 @@ def main() -> int:
         return 1
     if machine.LOAD_BEFORE > QUIET_LOAD:
         print(f"this machine is busy (load {machine.LOAD_BEFORE:.1f}): latencies will tell of that", file=sys.stderr)
-    rows = service(1 if options.quick else options.seconds, options.only, options.rounds)
+    seconds = 1 if options.quick else options.seconds
+    rows = service(seconds, options.only, options.rounds, options.transport or list(TRANSPORTS))
     tables.show("service over gRPC: server on one core, generator on another, a server for each row", rows, SHOWN)
     tables.show(f"others, {published.SOURCE}", published.TABLE)
     others = {"source": published.SOURCE, "rows": msgspec.to_builtins(published.TABLE)}

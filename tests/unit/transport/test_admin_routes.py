@@ -41,8 +41,8 @@ def test_a_request_passed_on_by_a_proxy_is_not_local(name):
 
 
 def test_guards_are_pages_that_settings_know():
-    """`--admin-expose` takes exactly the names that guard a page, and `/reset`, which has no page yet."""
-    assert {route.guard for route in ROUTES} - {""} == set(LOOPBACK_ONLY) - {"/reset"}
+    """`--admin-expose` takes exactly the names that guard a page."""
+    assert {route.guard for route in ROUTES} - {""} == set(LOOPBACK_ONLY)
 
 
 @pytest.mark.parametrize("path", [route.path for route in ROUTES if route.guard])
