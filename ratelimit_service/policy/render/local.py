@@ -27,11 +27,6 @@ _UNLIMITED: Final[Config] = {"max_tokens": 4_294_967_295, "tokens_per_fill": 4_2
 """Envoy wants a bucket for what meets no descriptor."""
 
 
-def has_local(policies: Sequence[tuple[RateLimitPolicy, Sequence[RuleSpec]]]) -> bool:
-    """Whether any rule has a limit that is enforced in Envoy."""
-    return any(_enforced(policy, rule) for policy, rules in policies for rule in rules)
-
-
 def standing_rules(standing: Sequence[Standing]) -> list[tuple[RateLimitPolicy, Sequence[RuleSpec]]]:
     """What is in force, policy by policy."""
     return [(each.policy, each.rules) for each in standing]

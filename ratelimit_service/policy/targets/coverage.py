@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ratelimit_service.policy.manifest_compile import place_of
 from ratelimit_service.policy.model import RateLimitPolicy, ServiceErrorAction, TargetKind
 from ratelimit_service.policy.problems import Problem, Severity
-from ratelimit_service.policy.targets.precedence import Level, Standing, Target, attach, in_force, target_of, targets_at
+from ratelimit_service.policy.targets.precedence import Standing, Target, attach, in_force, target_of, targets_at
 from ratelimit_service.policy.targets.topology import Gateway, Point, Topology, points
 
 
@@ -76,18 +76,6 @@ class Coverage:
                 yield place.problem(f"group `{reference.group}` has nothing that a policy attaches to")
             elif not self.exists(target):
                 yield place.problem(f"there is no {target}", Severity.WARNING)
-
-    def levels(self, policy: RateLimitPolicy) -> Mapping[Target, Level]:
-        """The level of each target of a policy that is there."""
-        targets = (target_of(policy, reference) for reference in policy.spec.target_refs)
-        return {target: level_of(target) for target in targets if target is not None and self.exists(target)}
-
-
-def level_of(target: Target) -> Level:
-    """The level that a target stands on."""
-    if target.kind is TargetKind.GATEWAY:
-        return Level.LISTENER if target.section else Level.GATEWAY
-    return Level.RULE if target.section else Level.ROUTE
 
 
 def existing_targets(topology: Topology) -> frozenset[Target]:

@@ -45,11 +45,12 @@ def check_every_rule_is_somebodys(standing: Sequence[Standing], at: Sequence[Rat
 
 
 def check_highest_override_is_whole(standing: Sequence[Standing], at: Sequence[RateLimitPolicy | None]) -> None:
-    """Nothing takes a rule from an override but an override above it."""
-    for policy in at:
+    """Nothing takes a rule from an override but an override above it; defaults above may only add names."""
+    for level, policy in enumerate(at):
         if policy is not None and is_override(policy) and live_rules(policy):
-            assert standing[0].policy is policy
-            assert standing[0].rules == live_rules(policy)
+            assert [each.rules for each in standing if each.policy is policy and each.level == level] == [
+                live_rules(policy)
+            ]
             return
 
 
