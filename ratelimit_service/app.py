@@ -10,6 +10,7 @@ import functools
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Final
@@ -31,6 +32,7 @@ from ratelimit_service.sources.contract import Applied, Apply, Refused, Source
 from ratelimit_service.sources.xds.source import XdsObserver
 from ratelimit_service.telemetry import logs
 from ratelimit_service.telemetry.metrics import Metrics
+from ratelimit_service.telemetry.tracing import Tracing
 from ratelimit_service.transport.addresses import CannotListen
 from ratelimit_service.transport.admin import AdminServer
 from ratelimit_service.transport.admin import CannotListen as CannotListenAdmin
@@ -59,6 +61,10 @@ class StartRefused(TidegateError):
         self.subject = subject
         self.problems = tuple(problems)
 
+
+_TRACE_LOOKS: Final = 40
+_TRACE_LOOK_S: Final = 0.05
+"""How often, and after what pause, it is looked whether the last traces are sent: 2 s in all."""
 
 MakeSource = Callable[[Apply, XdsObserver], Source]
 """From who puts sets in force, and who is told of them."""
@@ -240,8 +246,18 @@ class Service:
         await self._admin.close(min(grace_s, _RESERVE_S))
         await self._stores.close()
         if self._tracing is not None:
-            # In a thread: what is left is sent to a collector that may be away.
-            await asyncio.to_thread(self._tracing.close)
+            await _close_traces(self._tracing)
+
+
+async def _close_traces(tracing: Tracing) -> None:
+    """Send what is left, for a moment: the collector may be away, and its client waits longer than anybody wants to."""
+    # A thread that nobody has to wait for, as the loop's own would be.
+    sending = threading.Thread(target=tracing.close, daemon=True)
+    sending.start()
+    for _ in range(_TRACE_LOOKS):
+        if not sending.is_alive():
+            return
+        await asyncio.sleep(_TRACE_LOOK_S)
 
 
 def program_version() -> str:

@@ -88,6 +88,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--store-max-keys", "1000000", "Keys that the memory store holds."),
     Flag("--store-max-bytes", "200Mi", "Memory that the memory store holds."),
     Flag("--slots", "1", "Most replicas that will share one store, 1: not said; no effect with memory://."),
+    Flag("--warm-file", "", "File that keeps which keys are hot over a restart, to lease them at once; over Redis."),
     Flag("--secrets-dir", "/etc/tidegate/secrets", "Folder <namespace>/<name>/ with the secrets that profiles name."),
     Flag("--deadline", "10ms", "When a call is answered at the latest, whatever the store does."),
     Flag("--compat", "none", "Count and fail exactly like another service: none or envoyproxy."),

@@ -76,6 +76,7 @@ class ServeSettings(msgspec.Struct, frozen=True):
     store_max_keys: int
     store_max_bytes: int
     slots: int
+    warm_file: Path | None
     secrets_dir: Path
     compat_per_second_store: RedisAddress | None
     compat_expiry_jitter_s: int
@@ -255,6 +256,7 @@ def decode_settings(values: Mapping[str, Sequence[str]], transports: Collection[
         store_max_keys=read.count("--store-max-keys", 1, 10**9),
         store_max_bytes=read.size_bytes("--store-max-bytes", 2**20, 2**50),
         slots=slots,
+        warm_file=Path(read.text("--warm-file")) if read.text("--warm-file") else None,
         secrets_dir=Path(read.text("--secrets-dir")),
         compat_per_second_store=_per_second_store(read),
         compat_expiry_jitter_s=read.duration_us("--compat-expiry-jitter", 0, 86_400_000_000) // 1_000_000,

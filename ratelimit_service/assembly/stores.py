@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratelimit_service.clock import Clock
@@ -100,7 +101,8 @@ class Stores:
             new_master=NewMasterRule((spec.new_master or NewMaster.LEARN).value),
         )
         wait_replicas = 1 if spec.durability is Durability.WAIT else 0
-        shared = RedisStore(address, settings, self._clock, wait_replicas=wait_replicas)
+        warm_file = _warm_file_of(self._settings.warm_file, profile)
+        shared = RedisStore(address, settings, self._clock, wait_replicas=wait_replicas, warm_file=warm_file)
         self._metrics.add_shared_store(profile, shared.stats)
         self._health[profile] = lambda: _shared_health(shared)
         return shared
@@ -176,6 +178,13 @@ class Stores:
         """Give back what every store holds."""
         await asyncio.gather(*self._errands, return_exceptions=True)
         await asyncio.gather(*(store.close() for store in self.by_profile.values()))
+
+
+def _warm_file_of(path: Path | None, profile: str) -> Path | None:
+    """Each store's own file, beside the one that was named."""
+    if path is None or profile == OWN_STORE:
+        return path
+    return path.with_name(f"{path.name}.{profile.replace('/', '.')}")
 
 
 def _memory_health(store: MemoryStore | UpstreamMemoryStore) -> StoreHealth:

@@ -10,6 +10,7 @@ from ratelimit_service.telemetry.metric import Kind, Metric, Together
 
 if TYPE_CHECKING:
     # What it reads; importing it for more than types would bring the Redis library along.
+    from ratelimit_service.quota.redis.batch import BatchStats
     from ratelimit_service.quota.redis.node_stats import NodeStats
     from ratelimit_service.quota.redis.store import RedisStats
 
@@ -82,6 +83,13 @@ BATCHES: Final[dict[str, Metric]] = {
     ),
 }
 """Field of `BatchStats` → its metric."""
+BATCH_ENTRIES: Final = Metric(
+    "tidegate_store_batch_entries",
+    Kind.HISTOGRAM,
+    "Entries of a round trip; the sum counts orders, several of which one entry may carry.",
+    _PROFILE,
+    "entries",
+)
 NODE_UP: Final = Metric(
     "tidegate_store_node_up", Kind.GAUGE, "1 while a server may be asked.", _NODE, together=Together.LEAST
 )
@@ -103,6 +111,12 @@ LOST: Final = Metric(
     "round trips",
 )
 CONNECTIONS: Final = Metric("tidegate_store_connections", Kind.GAUGE, "Connections to a server.", _NODE, "connections")
+CONNECTIONS_LENT: Final = Metric(
+    "tidegate_store_connections_lent", Kind.GAUGE, "Of them, those with a round trip under way.", _NODE, "connections"
+)
+POOL_SIZE: Final = Metric(
+    "tidegate_store_pool_size", Kind.GAUGE, "Connections wanted to a server (pool_size).", _NODE, "connections"
+)
 MAY_EVICT: Final = Metric(
     "tidegate_store_may_evict",
     Kind.GAUGE,
@@ -120,11 +134,14 @@ METRICS: Final = (
     DEGRADED,
     REPLICAS,
     *BATCHES.values(),
+    BATCH_ENTRIES,
     NODE_UP,
     BREAKER,
     BREAKER_OPENED,
     LOST,
     CONNECTIONS,
+    CONNECTIONS_LENT,
+    POOL_SIZE,
     MAY_EVICT,
     ROUND_TRIP,
 )
@@ -154,6 +171,9 @@ def shared_store_lines(readings: Sequence[tuple[str, RedisStats]], bounds_us: Se
     for field, metric in BATCHES.items():
         yield metric.head
         yield from (sample(metric.name, getattr(stats.batches, field), profile=profile) for profile, stats in readings)
+    yield BATCH_ENTRIES.head
+    for profile, stats in readings:
+        yield from _batch_entries(profile, stats.batches)
     nodes = [(profile, node) for profile, stats in readings for node in stats.nodes]
     yield from _node_lines(nodes)
     yield ROUND_TRIP.head
@@ -177,8 +197,25 @@ def _node_lines(nodes: Sequence[tuple[str, NodeStats]]) -> Iterator[str]:
             yield sample(LOST.name, count, profile=profile, node=node.endpoint, reason=reason.value)
     yield CONNECTIONS.head
     yield from (sample(CONNECTIONS.name, node.links, profile=p, node=node.endpoint) for p, node in nodes)
+    yield CONNECTIONS_LENT.head
+    yield from (sample(CONNECTIONS_LENT.name, node.links_lent, profile=p, node=node.endpoint) for p, node in nodes)
+    yield POOL_SIZE.head
+    yield from (sample(POOL_SIZE.name, node.pool_size, profile=p, node=node.endpoint) for p, node in nodes)
     yield MAY_EVICT.head
     yield from (sample(MAY_EVICT.name, int(node.may_evict), profile=p, node=node.endpoint) for p, node in nodes)
+
+
+def _batch_entries(profile: str, stats: BatchStats) -> Iterator[str]:
+    # Where there is such a store its modules are there too; without one they must not be.
+    from ratelimit_service.quota.redis.batch import BATCH_BOUNDS  # noqa: PLC0415
+
+    name, total = BATCH_ENTRIES.name, 0
+    for bound, count in zip(BATCH_BOUNDS, stats.sizes, strict=False):
+        total += count
+        yield f'{name}_bucket{{profile="{profile}",le="{bound}"}} {total}\n'
+    yield f'{name}_bucket{{profile="{profile}",le="+Inf"}} {stats.batches}\n'
+    yield f'{name}_sum{{profile="{profile}"}} {stats.orders}\n'
+    yield f'{name}_count{{profile="{profile}"}} {stats.batches}\n'
 
 
 def _round_trips(profile: str, node: NodeStats, bounds_us: Sequence[int]) -> Iterator[str]:

@@ -150,8 +150,12 @@ class Worker:
 def settings_of(order: Order) -> ServeSettings:
     """The settings of a worker: it listens nowhere but for its own admin pages."""
     settings = decode_settings(order.flags, TRANSPORTS)
+    warm_file = settings.warm_file
+    if warm_file is not None:
+        warm_file = warm_file.with_name(f"{warm_file.name}.{order.number}")
     xds = None if settings.xds is None else _xds_of(settings.xds, order.number)
-    return msgspec.structs.replace(settings, grpc=(), admin=Address(unix_path=order.admin_path), xds=xds)
+    admin = Address(unix_path=order.admin_path)
+    return msgspec.structs.replace(settings, grpc=(), admin=admin, xds=xds, warm_file=warm_file)
 
 
 def _xds_of(address: XdsAddress, number: int) -> XdsAddress:

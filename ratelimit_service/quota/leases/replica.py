@@ -31,6 +31,7 @@ from ratelimit_service.quota.leases.requests import Pending, askings
 from ratelimit_service.quota.leases.spare import FailureModes, Standing
 from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.leases.taking import Taker
+from ratelimit_service.quota.leases.warming import Warmer
 from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source
 from ratelimit_service.quota.takes import CountedKey
 
@@ -73,6 +74,7 @@ class Replica:
         standing: Its standing allowance.
         modes: What decides while the store is away.
         masters: What is known of new masters.
+        warmer: What it remembers of hot keys.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Replica:
         self._alarm = Alarm(turns, self.wake)
         self._taker = Taker(self.book, self._errands, self.masters, self.standing, self._alarm, self._go_on)
         self._administration = Administration(self.book, orders, clock, self._errands)
+        self.warmer = Warmer(self.book, self._taker, turns, clock)
 
     # The request path.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import struct
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
@@ -20,6 +22,7 @@ from ratelimit_service.algorithms.limit import Instant, LimitSettings
 from ratelimit_service.quota.leases.membership import HEARTBEAT_US, Membership
 from ratelimit_service.quota.leases.replica import Replica, ReplicaSettings
 from ratelimit_service.quota.leases.stats import LeaseStats
+from ratelimit_service.quota.leases.warming import HotKey
 from ratelimit_service.quota.redis.batch import BatchStats, GroupCommit
 from ratelimit_service.quota.redis.durable import DurableTopology
 from ratelimit_service.quota.redis.faults import StoreLost
@@ -31,6 +34,7 @@ from ratelimit_service.quota.redis.packing import key_name
 from ratelimit_service.quota.redis.pulse import Pulse
 from ratelimit_service.quota.redis.topologies import make_topology
 from ratelimit_service.quota.redis.usage import PAGE_COUNTERS
+from ratelimit_service.quota.redis.warm_file import MOST_HOT_KEYS, read_hot_keys, write_hot_keys
 from ratelimit_service.quota.store import Charge, Done, Usage
 from ratelimit_service.quota.takes import CountedKey
 from ratelimit_service.redis_server.address_model import RedisAddress
@@ -40,6 +44,9 @@ __all__ = ["LoopTurns", "RedisStats", "RedisStore", "rule_of"]
 _MILLION: Final = 1_000_000
 _CLOSE_S: Final = 3.0
 """How long returns may take when the service stops."""
+
+_BEATS_PER_SNAPSHOT: Final = 60
+"""Heartbeats between two snapshots of hot keys."""
 
 _LISTING_LASTS_US: Final = 10_000_000
 """How long the pages of a domain's counters are of one listing."""
@@ -107,7 +114,13 @@ class RedisStore:
     """
 
     def __init__(
-        self, address: RedisAddress, settings: ReplicaSettings, clock: Clock, *, wait_replicas: int = 0
+        self,
+        address: RedisAddress,
+        settings: ReplicaSettings,
+        clock: Clock,
+        *,
+        wait_replicas: int = 0,
+        warm_file: Path | None = None,
     ) -> None:
         """Make a store; nothing is connected before `start`.
 
@@ -117,6 +130,7 @@ class RedisStore:
             clock: Whose times count.
             wait_replicas: Grants are spent once so many replicas of the server have them (durability `Wait`); 0: at
                 once (`Marks`).
+            warm_file: Where hot keys are kept over a restart; None: nowhere.
         """
         self._clock = clock
         self._prefix = address.key_prefix
@@ -134,6 +148,8 @@ class RedisStore:
         self._met: WeakSet[Node] = WeakSet()
         self._living: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
+        self._warm_file = warm_file
+        self._hot: list[HotKey] = []
 
     def peek(self, charges: Sequence[Charge], now: Instant, done: Done) -> None:
         """See `Store.peek`; answers later."""
@@ -159,9 +175,12 @@ class RedisStore:
         """See `Store.apply`; Redis forgets what is not asked for by itself."""
         self._limits = limits
         self.replica.apply(limits)
+        self._warm()
 
     async def start(self) -> None:
         """Begin to connect and to keep a slot; never fails for want of a server."""
+        if self._warm_file is not None:
+            self._hot = await asyncio.to_thread(read_hot_keys, self._warm_file, self._clock.read().wall_us)
         await self._topology.start()
         self._living = asyncio.get_running_loop().create_task(self._live())
 
@@ -171,6 +190,7 @@ class RedisStore:
         if living is not None:
             living.cancel()
             await asyncio.gather(living, *self._errands, return_exceptions=True)
+            await self._keep_hot_keys()
             self.replica.release()
             with contextlib.suppress(StoreLost, TimeoutError):
                 async with asyncio.timeout(_CLOSE_S):
@@ -205,6 +225,7 @@ class RedisStore:
             self.replica.on_found_master(self._keys_of(node), node.found_us)
         if node.ready:
             self._beat_soon()
+            self._warm()
 
     def _keys_of(self, node: Node) -> Callable[[CountedKey], bool]:
         return lambda where: self._topology.node_for(key_name(self._prefix, where)) is node
@@ -217,9 +238,11 @@ class RedisStore:
 
     async def _live(self) -> None:
         """Renew the slot, and forget what is over, once a heartbeat."""
-        while True:
+        for beats in itertools.count(1):
             await self._beat()
             self.replica.reclaim()
+            if beats % _BEATS_PER_SNAPSHOT == 0:
+                await self._keep_hot_keys()
             await asyncio.sleep(HEARTBEAT_US / _MILLION)
 
     async def _beat(self) -> None:
@@ -227,6 +250,23 @@ class RedisStore:
         with contextlib.suppress(StoreLost):
             await self._pulse.beat(membership, self.replica.allowances.time)
             self.replica.book.replicas = membership.live or 1
+
+    def _warm(self) -> None:
+        """Lease what was hot before the restart, once limits and a server are there."""
+        if self._hot and self._limits and any(node.ready for node in self._topology.nodes()):
+            hot, self._hot = self._hot, []
+            self.replica.warmer.warm(hot, self._limits)
+
+    async def _keep_hot_keys(self) -> None:
+        if self._warm_file is None:
+            return
+        keys: list[HotKey] = []
+        for so_far in self.replica.warmer.hottest(MOST_HOT_KEYS):
+            keys = so_far
+            await asyncio.sleep(0)
+        if keys:
+            with contextlib.suppress(OSError):  # without it the next start is as cold as any
+                await asyncio.to_thread(write_hot_keys, self._warm_file, keys, self._clock.read().wall_us)
 
     def _run_errand(self, errand: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(errand)
