@@ -49,7 +49,7 @@ bench: setup ## load generator and micro benchmarks; tables here, JSON in build/
 	@$(BIN)/python -m tests.benchmarks.run
 
 soak: setup ## the long form of the randomised tests, simulations and kills: hours
-	@HYPOTHESIS_PROFILE=soak TIDEGATE_SEEDS=100000 TIDEGATE_KILLS=3000 TIDEGATE_CHAOS=all $(BIN)/python -m pytest tests/properties tests/contract tests/integration/cache tests/chaos $(PYTEST)
+	@HYPOTHESIS_PROFILE=soak TIDEGATE_SEEDS=100000 TIDEGATE_KILLS=3000 TIDEGATE_CHURN=10000000 TIDEGATE_CHAOS=all $(BIN)/python -m pytest tests/properties tests/contract tests/integration/cache tests/chaos $(PYTEST)
 	@$(BIN)/python -m tests.benchmarks.compare_caches --only tidegate --check
 
 fuzz: setup ## coverage-guided fuzzing of the wire and of stored payloads, a minute in all; SECONDS=600 for more

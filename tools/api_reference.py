@@ -1,4 +1,4 @@
-"""The reference of the library's limiter, from its docstrings: `docs/reference/python-api.md`."""
+"""The references of the library, from its docstrings: `docs/reference/python-api.md` and `python-cache-api.md`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,49 @@ import re
 from collections.abc import Iterator
 from types import ModuleType
 
-from ratelimit_service import adapter, migration
+from ratelimit_service import adapter, cache, migration
+from ratelimit_service.cache import prometheus
+from ratelimit_service.integrations import asgi_limits, asgi_responses, django_cache
 
-MODULES: dict[str, ModuleType] = {
+LIMITER: dict[str, ModuleType] = {
     "ratelimit_service.adapter": adapter,
     "ratelimit_service.migration": migration,
+}
+CACHE: dict[str, ModuleType] = {
+    "ratelimit_service.cache": cache,
+    "ratelimit_service.cache.prometheus": prometheus,
+    "ratelimit_service.integrations.asgi_responses": asgi_responses,
+    "ratelimit_service.integrations.asgi_limits": asgi_limits,
+    "ratelimit_service.integrations.django_cache": django_cache,
 }
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns):$")
 _FIELD = re.compile(r"^    (\w[\w, ]*): (.*)$")
 _ANNOTATION = re.compile(r"(: |-> )'([^']*)'")
 _NOISE = re.compile(r"ratelimit_service\.[\w.]+\.")
+_ADDRESS = re.compile(r"<(?:function (\w+)|[\w. ]+) at 0x[0-9a-f]+>")
 
 
 def render_api_reference() -> str:
-    """The page."""
-    lines = [
-        "# Python API of the limiter",
-        "",
-        "Made from the docstrings by `make generate`.",
+    """The page of the limiter."""
+    intro = (
         "The tutorial is [Limit calls in your program](../tutorials/limit-in-a-program.md).",
-        "The cache has a page of its own: [Cache values](../how-to/cache-values.md).",
-    ]
-    for name, module in MODULES.items():
+        "The cache has a page of its own: [Python API of the cache](python-cache-api.md).",
+    )
+    return _page("Python API of the limiter", intro, LIMITER)
+
+
+def render_cache_api_reference() -> str:
+    """The page of the cache, and of what brings it into frameworks."""
+    intro = (
+        "The tutorial is [Cache your first slow call](../tutorials/first-cache.md).",
+        "The limiter has a page of its own: [Python API of the limiter](python-api.md).",
+    )
+    return _page("Python API of the cache", intro, CACHE)
+
+
+def _page(title: str, intro: tuple[str, ...], modules: dict[str, ModuleType]) -> str:
+    lines = [f"# {title}", "", "Made from the docstrings by `make generate`.", *intro]
+    for name, module in modules.items():
         lines += ["", f"## `{name}`", ""]
         lines += _text((inspect.getdoc(module) or "").split("\n\n")[0])
         for public in sorted(module.__all__):
@@ -57,7 +78,8 @@ def _entry(name: str, value: object) -> Iterator[str]:
     else:
         yield f"### `{name}`"
         yield ""
-        yield f"The constant {value!r}."
+        keys = f"A mapping with the keys {', '.join(f'`{key}`' for key in value)}." if isinstance(value, dict) else ""
+        yield keys or f"The constant {value!r}."
 
 
 def _methods(cls: type) -> Iterator[tuple[str, object]]:
@@ -82,6 +104,8 @@ def _signature(name: str, function: object) -> Iterator[str]:
     text = str(signature.replace(parameters=kept))
     text = _ANNOTATION.sub(r"\1\2", _NOISE.sub("", text))
     text = re.sub(r"<(\w+)\.(\w+): \w+>", r"\1.\2", text)
+    # A default is shown by its name; where it lies in memory differs from run to run.
+    text = _ADDRESS.sub(lambda found: found[1] or "…", text)
     prefix = "await " if inspect.iscoroutinefunction(function) else ""
     if inspect.isclass(function):
         text = text.removesuffix(" -> None")

@@ -16,6 +16,8 @@ from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
 from tools import api_reference, benchmark_page, reflection_descriptors  # noqa: E402
+from tools.cache_figures import render_cache_figures  # noqa: E402
+from tools.cache_metrics import render_cache_metrics_reference  # noqa: E402
 
 
 def _row(flag: Flag) -> str:
@@ -60,10 +62,13 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/policy-fields.md": render_policy_reference,
     "docs/reference/metrics.md": render_metrics_reference,
     "docs/reference/flags.md": render_flags_reference,
+    "docs/explanation/cache-figures.md": render_cache_figures,
+    "docs/reference/cache-metrics.md": render_cache_metrics_reference,
     "docs/reference/operator-flags.md": render_operator_flags_reference,
     "docs/reference/operator-metrics.md": render_operator_metrics_reference,
     "docs/reference/python-api.md": api_reference.render_api_reference,
     "docs/reference/library-figures.md": benchmark_page.render_library_figures,
+    "docs/reference/python-cache-api.md": api_reference.render_cache_api_reference,
     "crds/ratelimitpolicies.yaml": lambda: render_crd(RATE_LIMIT_POLICY),
     "crds/cacheprofiles.yaml": lambda: render_crd(CACHE_PROFILE),
 }

@@ -18,88 +18,23 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
+from ratelimit_service.cache.debts import TAG_LIFETIME_US, Debts
 from ratelimit_service.cache.errors import LevelUnavailable
 from ratelimit_service.cache.fences import WaitBoard
+from ratelimit_service.cache.invalidation import CoherencyStats, Invalidation, InvalidationMetadata
 from ratelimit_service.cache.l2.answers import MOST_PREFIXES, PrefixState
 from ratelimit_service.cache.l2.keys import KeyKind
 from ratelimit_service.cache.staleness import NEVER_HEARD_US, UNWATCHED, Fills, FillToken, serves
+from ratelimit_service.cache.stamps import Stamp
 
 if TYPE_CHECKING:
     from ratelimit_service.cache.l2.level import RedisLevel
 
 __all__ = ["CacheCoherencyManager", "CoherencyStats", "Invalidation", "InvalidationMetadata", "Stamp"]
 
-_TAG_LIFETIME_US: Final = 24 * 3_600 * 1_000_000
 _MOST_TAGS: Final = 100_000
 _MOST_REASONS: Final = 64
-_MOST_OWED: Final = 100_000
 _SETTLE_AGAIN_S: Final = 0.5
-
-
-class Stamp(msgspec.Struct, frozen=True, gc=False):
-    """What tells whether a value in memory may still be served.
-
-    Attributes:
-        epoch: In which it was filled, or `UNWATCHED`.
-        filled_us: When its fill began.
-        version: Newest invalidation by prefix from before its fill.
-        tags: Its tags with their versions from before its fill.
-    """
-
-    epoch: int
-    filled_us: int
-    version: int = 0
-    tags: tuple[tuple[str, int], ...] = ()
-
-
-class InvalidationMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What goes with an invalidation.
-
-    Attributes:
-        reason: For the statistics, a short fixed text such as `logout`.
-        tags: Tags that are invalidated with the key.
-    """
-
-    reason: str = ""
-    tags: tuple[str, ...] = ()
-
-
-class Invalidation(msgspec.Struct, frozen=True):
-    """What came of an invalidation.
-
-    Attributes:
-        reached: Redis knows, so every replica does within Δ. False: it is owed; this process acts on it already.
-        removed: Values that Redis removed by it; by tag and prefix they are not counted.
-    """
-
-    reached: bool
-    removed: int = 0
-
-
-class CoherencyStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since the start, and what is so now.
-
-    Attributes:
-        epoch: Times that changes may have been missed.
-        heard: Changes that Redis told.
-        sent: Invalidations from here.
-        by_reason: The same by `InvalidationMetadata.reason`.
-        revoked_fills: Values that were not stored because the key changed under way.
-        owed: Invalidations that Redis has yet to hear.
-        behind_us: How far what is served from memory may be behind now; None: nothing is served on Redis' word.
-        delta_us: Δ.
-    """
-
-    epoch: int
-    heard: int
-    sent: int
-    by_reason: Mapping[str, int]
-    revoked_fills: int
-    owed: int
-    behind_us: int | None
-    delta_us: int
 
 
 class CacheCoherencyManager:
@@ -131,9 +66,7 @@ class CacheCoherencyManager:
         self._prefixes: PrefixState | None = PrefixState(0, ())
         self._last_prefixes = PrefixState(0, ())
         self._unwatched_from_us = NEVER_HEARD_US
-        self._owed_keys: dict[str, None] = {}
-        self._owed_tags: dict[str, None] = {}
-        self._owed_prefixes: dict[str, None] = {}
+        self._debts = Debts(self._settle_soon)
         self._settling: asyncio.Task[None] | None = None
         self._settlement: asyncio.Task[None] | None = None
         self._heard = 0
@@ -216,7 +149,7 @@ class CacheCoherencyManager:
         prefixes = self._prefixes or self._last_prefixes
         if any(stamp.version < each and key.startswith(prefix) for each, prefix in prefixes.prefixes):
             return False
-        if key in self._owed_keys or any(key.startswith(prefix) for prefix in self._owed_prefixes):
+        if self._debts.voids(key):
             return False
         return all(stamp.filled_us > self._voided_tags_us.get(tag, NEVER_HEARD_US) for tag, _ in stamp.tags)
 
@@ -248,7 +181,7 @@ class CacheCoherencyManager:
         level = self._level
         if level is None:
             return {tag: self._tags.get(tag, 0) for tag in tags}
-        while self._prefixes is None or self._owes:
+        while self._prefixes is None or self._debts:
             await self._settle_together(level)
         return {tag: await self._tag_version(level, tag, lifetime_us) for tag in tags}
 
@@ -273,9 +206,9 @@ class CacheCoherencyManager:
             return Invalidation(reached=True)
         self._forget_tag(tag)
         try:
-            await level.tag_version(tag, lifetime_us=_TAG_LIFETIME_US, new=True)
+            await level.tag_version(tag, lifetime_us=TAG_LIFETIME_US, new=True)
         except LevelUnavailable:
-            self._owe(self._owed_tags, tag)
+            self._debts.owe_tag(tag)
             return Invalidation(reached=False)
         finally:
             # The version is read when it is needed: between reply and here it may have moved on again.
@@ -295,7 +228,7 @@ class CacheCoherencyManager:
         try:
             await level.prefixes(prefix)
         except LevelUnavailable:
-            self._owe(self._owed_prefixes, prefix)
+            self._debts.owe_prefix(prefix)
             return Invalidation(reached=False)
         finally:
             self._prefixes = None
@@ -303,11 +236,11 @@ class CacheCoherencyManager:
 
     def owe(self, key: str) -> None:
         """Redis may hold a value of this key that is no longer right, and could not be told."""
-        self._owe(self._owed_keys, key)
+        self._debts.owe_key(key)
 
     def is_owed(self, key: str) -> bool:
         """Whether what Redis has of this key may be wrong."""
-        return key in self._owed_keys
+        return self._debts.has_key(key)
 
     def keys_changed(self, names: Sequence[bytes] | None) -> None:
         """See `l2.nodes.News`."""
@@ -349,7 +282,7 @@ class CacheCoherencyManager:
             sent=self._sent,
             by_reason=dict(self._by_reason),
             revoked_fills=self.fills.revoked,
-            owed=len(self._owed_keys) + len(self._owed_tags) + len(self._owed_prefixes),
+            owed=len(self._debts),
             behind_us=None if heard_us == NEVER_HEARD_US else max(0, self._now_us() - heard_us),
             delta_us=self._delta_us,
         )
@@ -361,10 +294,6 @@ class CacheCoherencyManager:
                 task.cancel()
                 await asyncio.wait((task,))
         self._settling = self._settlement = None
-
-    @property
-    def _owes(self) -> bool:
-        return bool(self._owed_keys or self._owed_tags or self._owed_prefixes)
 
     def _count(self, reason: str) -> None:
         self._sent += 1
@@ -393,15 +322,6 @@ class CacheCoherencyManager:
         self._prefixes = self._last_prefixes = PrefixState(version, (*kept, (version, prefix)))
         self.fills.revoke_all()
 
-    def _owe(self, what: dict[str, None], name: str) -> None:
-        what[name] = None
-        self._settle_soon()
-        if len(what) > _MOST_OWED:
-            # Too many to name: all is void instead.
-            for each in (self._owed_keys, self._owed_tags, self._owed_prefixes):
-                each.clear()
-            self._owed_prefixes[""] = None
-
     async def _drop_key(self, key: str) -> tuple[int, bool]:
         self.fills.revoke(key)
         self._drop(key)
@@ -425,11 +345,11 @@ class CacheCoherencyManager:
             )
 
     async def _settle_until_done(self, level: RedisLevel) -> None:
-        while self._prefixes is None or self._owes:
+        while self._prefixes is None or self._debts:
             try:
                 await self._settle_together(level)
             except LevelUnavailable:
-                if not self._owes:
+                if not self._debts:
                     return  # Learning can wait until somebody reads.
                 await asyncio.sleep(_SETTLE_AGAIN_S)
 
@@ -448,15 +368,7 @@ class CacheCoherencyManager:
 
     async def _settle(self, level: RedisLevel) -> None:
         """Make good what is owed, and learn the prefixes."""
-        for key in list(self._owed_keys):
-            await level.drop(key)
-            self._owed_keys.pop(key, None)
-        for tag in list(self._owed_tags):
-            await level.tag_version(tag, lifetime_us=_TAG_LIFETIME_US, new=True)
-            self._owed_tags.pop(tag, None)
-        for prefix in list(self._owed_prefixes):
-            await level.prefixes(prefix)
-            self._owed_prefixes.pop(prefix, None)
+        await self._debts.pay(level)
         token = self.begin(_PREFIXES_TOKEN)
         try:
             prefixes = await level.prefixes()
@@ -467,11 +379,11 @@ class CacheCoherencyManager:
 
     async def _tag_version(self, level: RedisLevel, tag: str, lifetime_us: int) -> int:
         known = self._tags.get(tag)
-        if known is not None and lifetime_us * 4 <= _TAG_LIFETIME_US:
+        if known is not None and lifetime_us * 4 <= TAG_LIFETIME_US:
             return known
         token = self.begin(_tag_token(tag))
         try:
-            version = await level.tag_version(tag, lifetime_us=max(_TAG_LIFETIME_US, lifetime_us * 4))
+            version = await level.tag_version(tag, lifetime_us=max(TAG_LIFETIME_US, lifetime_us * 4))
             if self.fills.settle(token, self._epoch, wrote=False):
                 if len(self._tags) >= _MOST_TAGS:
                     self._tags.clear()

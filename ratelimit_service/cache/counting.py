@@ -9,9 +9,13 @@ import msgspec
 
 from ratelimit_service.cache.coherence import CoherencyStats
 from ratelimit_service.cache.compression import CompressionStats
+from ratelimit_service.cache.disk import DiskStats
 from ratelimit_service.cache.l1 import L1Stats
 
 __all__ = ["CacheStats", "Counts", "Sample", "samples_of"]
+
+
+LEVELS: Final = ("l1", "l2", "l3")
 
 
 class Counts(msgspec.Struct):
@@ -46,6 +50,8 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
         compression: Packing for the other levels.
         dictionaries, dictionaries_adopted: Those that payloads can be read with; times that another was taken into use.
         coherency: Invalidations and staleness.
+        disk: The level on disk; None: there is none, or it fails.
+        disk_failures: Failures of it.
         flights, flights_joined, flights_timed_out: Loads under way; callers that joined one; loads given up.
         leases_granted, leases_waited: Leases of loads; waits for those of other replicas.
         l2_calls, l2_failures, l2_timeouts, l2_losses: Commands to Redis, those that failed, those not answered in
@@ -58,6 +64,8 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     memory: L1Stats
     compression: CompressionStats
     coherency: CoherencyStats
+    disk: DiskStats | None = None
+    disk_failures: int = 0
     dictionaries: int = 0
     dictionaries_adopted: int = 0
     flights: int = 0
@@ -76,6 +84,13 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
         hits = self.counts["hits_l1"] + self.counts["hits_l2"] + self.counts["hits_l3"]
         asked = hits + self.counts["misses"]
         return hits / asked if asked else 0.0
+
+    @property
+    def hit_rates(self) -> Mapping[str, float]:
+        """Share of all requests that each level answered, by `l1`, `l2`, `l3`; together they are `hit_rate`."""
+        hits = {level: self.counts[f"hits_{level}"] for level in LEVELS}
+        asked = sum(hits.values()) + self.counts["misses"]
+        return {level: count / asked if asked else 0.0 for level, count in hits.items()}
 
     @property
     def operations_per_second(self) -> float:
@@ -157,10 +172,21 @@ def samples_of(stats: CacheStats) -> Iterator[Sample]:
         ("flights_timed_out_total", stats.flights_timed_out, "Loads given up"),
         ("leases_granted_total", stats.leases_granted, "Leases of loads"),
         ("leases_waited_total", stats.leases_waited, "Waits for the lease of another replica"),
+        ("disk_failures_total", stats.disk_failures, "Failures of the level on disk"),
         ("redis_calls_total", stats.l2_calls, "Commands to Redis"),
         ("redis_failures_total", stats.l2_failures, "Commands to Redis that failed"),
         ("redis_timeouts_total", stats.l2_timeouts, "Commands to Redis that were not answered in time"),
         ("redis_link_losses_total", stats.l2_losses, "Links to Redis that were lost"),
     )
+    for level, rate in stats.hit_rates.items():
+        text = "Share of requests that this level answered"
+        yield Sample(_PREFIX + "level_hit_ratio", {**base, "level": level}, rate, text)
+    if stats.disk is not None:
+        plain += (
+            ("disk_bytes", stats.disk.used_bytes, "Disk space in use"),
+            ("disk_limit_bytes", stats.disk.max_size_bytes, "The cap of the level on disk"),
+            ("disk_entries", stats.disk.entries, "Records on disk"),
+            ("disk_evictions_total", stats.disk.evicted, "Records given up for want of room"),
+        )
     for name, value, text in plain:
         yield Sample(_PREFIX + name, base, value, text)

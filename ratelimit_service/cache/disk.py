@@ -18,7 +18,7 @@ from ratelimit_service.cache.profiles import DiskSettings
 if TYPE_CHECKING:
     from ratelimit_service.cache.l3 import L3
 
-__all__ = ["DiskLevel", "OnDisk"]
+__all__ = ["DiskLevel", "DiskStats", "OnDisk"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,21 @@ _KEPT: Final = "\0kept:"
 """Begins the names of what is no value; no key of a cache begins with a NUL."""
 
 _MOST_KEPT: Final = 8
+
+
+class DiskStats(msgspec.Struct, frozen=True):
+    """What the level holds.
+
+    Attributes:
+        entries: Records, expired ones that were not evicted yet included.
+        used_bytes, max_size_bytes: Pages in use; the cap.
+        evicted: Records given up for want of room, since it was opened.
+    """
+
+    entries: int
+    used_bytes: int
+    max_size_bytes: int
+    evicted: int
 
 
 class OnDisk(msgspec.Struct, frozen=True):
@@ -96,6 +111,13 @@ class DiskLevel:
             self._disk.close()
             self._disk = None
         self._reason = "closed"
+
+    def stats(self) -> DiskStats | None:
+        """Counts and sizes; None while it is not open, or fails."""
+        found = self._attempt(lambda disk: disk.stats())
+        if found is None:
+            return None
+        return DiskStats(found.entries, found.used_bytes, found.max_size_bytes, found.evicted)
 
     def read(self, key: str) -> OnDisk | None:
         """What lies there for a key.

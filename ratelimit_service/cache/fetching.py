@@ -15,6 +15,7 @@ from ratelimit_service.cache.loads import Loader, LoadOptions, refreshes_early
 from ratelimit_service.cache.profiles import CacheSettings
 from ratelimit_service.cache.sealing import Held
 from ratelimit_service.cache.shallows import Shallows
+from ratelimit_service.cache.sourcing import Sourcing
 
 __all__ = ["Fetcher"]
 
@@ -39,6 +40,7 @@ class Fetcher(Generic[T]):
         settings: Callable[[], CacheSettings],
         shallows: Shallows,
         depths: Depths[T],
+        sourcing: Sourcing[T],
         counts: Counts,
         now_us: Callable[[], int],
     ) -> None:
@@ -46,6 +48,7 @@ class Fetcher(Generic[T]):
         self._settings = settings
         self._shallows = shallows
         self._depths = depths
+        self._sourcing = sourcing
         self._counts = counts
         self._now_us = now_us
         self._failed: dict[str, int] = {}
@@ -94,7 +97,7 @@ class Fetcher(Generic[T]):
             return reached.held
         self._counts.misses += 1
         try:
-            return await self._depths.load(key, loader, options, reached)
+            return await self._sourcing.load(key, loader, options, reached)
         except Exception:  # as above; what the levels had may be all that is left
             self._note_failure(key)
             if reached.stale is None:
@@ -110,7 +113,7 @@ class Fetcher(Generic[T]):
         draw = 1.0 - random.random()  # noqa: S311  # spreads load; nothing secret
         if refreshes_early(left_us, ttl_us, settings.early_refresh_percent, entry.cost_us, draw):
             before = self.flights.begun
-            self.flights.begin(key, functools.partial(self._depths.refresh, key, loader, options))
+            self.flights.begin(key, functools.partial(self._sourcing.refresh, key, loader, options))
             self._counts.early_refreshes += self.flights.begun - before
 
     def forget(self, keys: Iterable[str] | None) -> None:

@@ -32,6 +32,7 @@ from ratelimit_service.cache.profiles import DEFAULT_SECRETS, PROFILES, CacheSet
 from ratelimit_service.cache.sealing import ABSENT, Sealer
 from ratelimit_service.cache.serialisers import Codec, MsgpackCodec
 from ratelimit_service.cache.shallows import Shallows, value_of
+from ratelimit_service.cache.sourcing import Sourcing
 from ratelimit_service.cache.training import DictionaryKeeper
 from ratelimit_service.cache.warming import DEFAULT_PER_SECOND, CacheWarmer, KeyLoader, Progress, WarmingReport
 from ratelimit_service.clock import Clock
@@ -97,9 +98,9 @@ class CacheService(Generic[T]):
             redis=self._redis,
             disk=self._disk,
         )
+        sealer: Sealer[T] = Sealer(codec or MsgpackCodec(), self.engine, self._dictionaries.sample)
         self._depths: Depths[T] = Depths(
-            lambda: self.settings,
-            Sealer(codec or MsgpackCodec(), self.engine, self._dictionaries.sample),
+            sealer,
             self.coherence,
             self.counts,
             self._clock.read,
@@ -107,10 +108,22 @@ class CacheService(Generic[T]):
             self._shallows.drop,
             self._dictionaries,
             redis=self._redis,
-            leases=self._leases,
             disk=self._disk,
         )
-        self._fetcher = Fetcher(lambda: self.settings, self._shallows, self._depths, self.counts, self._now_us)
+        self._sourcing: Sourcing[T] = Sourcing(
+            lambda: self.settings,
+            self._depths,
+            sealer,
+            self.coherence,
+            self.counts,
+            self._clock.read,
+            self._shallows.drop,
+            redis=self._redis,
+            leases=self._leases,
+        )
+        self._fetcher = Fetcher(
+            lambda: self.settings, self._shallows, self._depths, self._sourcing, self.counts, self._now_us
+        )
         self._fresh, self._memory = self._shallows.fresh, self._shallows.memory
         self._follower: ProfileFollower | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -267,7 +280,7 @@ class CacheService(Generic[T]):
         self.counts.writes += 1
         self._fetcher.forget((key,))
         if self._depths.exist or tags:
-            await self._depths.store(key, value, LoadOptions(ttl_us=_us(ttl_ms), tags=tuple(tags)))
+            await self._sourcing.store(key, value, LoadOptions(ttl_us=_us(ttl_ms), tags=tuple(tags)))
         else:
             self._shallows.set_alone(key, value, self.settings.ttl_us if ttl_ms is None else ttl_ms * 1000)
 
@@ -337,6 +350,8 @@ class CacheService(Generic[T]):
             counts=msgspec.structs.asdict(self.counts),
             memory=self._memory.stats(),
             compression=self.engine.stats(),
+            disk=None if self._disk is None else self._disk.stats(),
+            disk_failures=0 if self._disk is None else self._disk.failures,
             dictionaries=len(self.engine.dictionaries),
             dictionaries_adopted=self._dictionaries.adopted,
             coherency=self.coherence.stats(),

@@ -1,14 +1,16 @@
 """The memory level: what a call costs, how often it hits, and what an entry takes, by policy.
 
-python -m tests.benchmarks.bench_cache_l1 [--out build/bench] [--short]
+python -m tests.benchmarks.bench_cache_l1 [--out build/bench] [--short] [--rivals]
 
-Times are processor time of this thread, the best of several runs. Rivals stand beside where they are installed
-(cachetools, cachebox); they are no dependencies.
+Times are processor time of this thread, the best of several runs. With `--rivals` the program starts itself again in an
+environment of its own, build/rivals-l1, into which it installs cachetools, cachebox, aiocache and cashews: all are
+measured in one run. They are no dependencies.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import itertools
 import json
@@ -17,14 +19,21 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+import venv
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from ratelimit_service.cache.l1 import L1, Eviction
+from ratelimit_service.cache.profiles import CacheSettings
+from ratelimit_service.cache.service import CacheService
+from support.rival_growth import CACHES
+from support.rival_growth import KEYS as GROWTH_KEYS
 from tests.benchmarks import machine
 
 KEYS = 10_000
@@ -33,6 +42,10 @@ RUNS = 5
 VALUE = b"v" * 20
 LATER_US = 10**15
 ACCOUNTS = (("bytes", 10, 100_000), ("bytes", 350, 50_000), ("bytes", 1_700, 30_000), ("bytes", 1_000_000, 100))
+
+HOME = Path("build/rivals-l1")
+RIVALS = ("cachetools==8.0.2", "cachebox==6.2.10", "aiocache==0.12.3", "cashews==7.6.0")
+OUR_NEEDS = ("msgspec>=0.19,<1", "PyYAML>=6.0.1,<7", "tzdata", "rich>=13.7", "zstandard>=0.23")
 
 Call = Callable[[str], object]
 
@@ -52,6 +65,14 @@ class Cost(msgspec.Struct, frozen=True):
     fill_ns: int
     replace_ns: int
     evict_ns: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Memory of 100,000 entries, a small number by a key of 43 characters, by what a process grows by."""
+
+    cache: str
+    bytes_per_key: float
+    all_mib: float
 
 
 class Ratio(msgspec.Struct, frozen=True):
@@ -109,6 +130,66 @@ def rival(module: str, name: str, *arguments: int) -> tuple[Call, Call]:
     return cache.get, lambda key: cache.__setitem__(key, VALUE)
 
 
+async def timed_async_ns(call: Callable[[str], Awaitable[object]], keys: Sequence[str]) -> int:
+    """`timed_ns` of coroutines."""
+    begun_ns = time.thread_time_ns()
+    for key in keys:
+        await call(key)
+    return (time.thread_time_ns() - begun_ns) // len(keys)
+
+
+AsyncCalls = tuple[Callable[[str], Awaitable[object]], Callable[[str], Awaitable[object]]]
+
+
+async def async_cost(name: str, new: Callable[[], Awaitable[AsyncCalls]]) -> Cost:
+    """`cost` of a cache with coroutines."""
+    keys = [f"key-{number:09}" for number in range(3 * KEYS)]
+    rows = []
+    for _ in range(RUNS):
+        get, put = await new()
+        fill = await timed_async_ns(put, keys[:KEYS])
+        replace = await timed_async_ns(put, keys[:KEYS])
+        hit = await timed_async_ns(get, keys[:KEYS])
+        rows.append((hit, fill, replace, await timed_async_ns(put, keys[KEYS:])))
+    return Cost(name, *(min(column) for column in zip(*rows, strict=True)))
+
+
+async def our_service() -> AsyncCalls:
+    """The whole cache, memory alone."""
+    cache: CacheService[bytes] = CacheService(CacheSettings(max_entries=KEYS))
+    return cache.get, lambda key: cache.set(key, VALUE)
+
+
+async def of_aiocache() -> AsyncCalls:
+    """Without a bound: its released version has none."""
+    cache = importlib.import_module("aiocache").SimpleMemoryCache()
+    return cache.get, lambda key: cache.set(key, VALUE)
+
+
+async def of_cashews() -> AsyncCalls:
+    """In memory, bounded, with a lifetime, as its users write it."""
+    cache = importlib.import_module("cashews").Cache()
+    cache.setup("mem://", size=KEYS)
+    return cache.get, lambda key: cache.set(key, VALUE, expire=3_600)
+
+
+def async_costs() -> Iterable[Cost]:
+    """Ours with all that is above the memory level, and what rivals there are."""
+    yield asyncio.run(async_cost("CacheService, awaited", our_service))
+    for module, new in (("aiocache", of_aiocache), ("cashews", of_cashews)):
+        if importlib.util.find_spec(module) is not None:
+            yield asyncio.run(async_cost(f"{module} in memory, awaited", new))
+
+
+def held() -> Iterable[Held]:
+    """Ours, and what rivals there are."""
+    for cache in CACHES:
+        if cache.startswith("L1") or importlib.util.find_spec(cache.partition(" ")[0]) is not None:
+            answer = in_process("rival_growth", cache)
+            each = answer["bytes_per_key"]
+            yield Held(cache, each, round(each * GROWTH_KEYS / 2**20, 1))
+
+
 def costs() -> Iterable[Cost]:
     """Ours by policy, and what rivals there are."""
     for policy in Eviction:
@@ -117,6 +198,7 @@ def costs() -> Iterable[Cost]:
         ("cachetools", "LRUCache", ()),
         ("cachetools", "TTLCache", (60,)),
         ("cachebox", "LRUCache", ()),
+        ("cachebox", "TTLCache", (60,)),
     ):
         if importlib.util.find_spec(module) is not None:
             yield cost(f"{module} {name}", lambda m=module, n=name, a=arguments: rival(m, n, *a))  # type: ignore[misc]
@@ -132,6 +214,7 @@ def traces(count: int) -> Iterable[tuple[str, list[int]]]:
     """What is asked for, in order; numbers from ten million on are asked for once, or come with a scan."""
     draw = random.Random(7)
     far = 10_000_000
+    yield "the service's own: Zipf 1.1, 10,000 keys", zipf(draw, 10_000, 1.1, count)
     yield "Zipf 0.8, 1,000,000 keys", zipf(draw, 1_000_000, 0.8, count)
     yield "Zipf 1.0, 1,000,000 keys", zipf(draw, 1_000_000, 1.0, count)
     usual = zipf(draw, 100_000, 1.0, count)
@@ -162,12 +245,19 @@ def ratio(trace: str, requests: Sequence[int]) -> Ratio:
     return Ratio(trace, *(found[policy] for policy in Eviction), behind)
 
 
+def in_process(program: str, *arguments: str) -> dict[str, float]:
+    """What a program of tests/support prints."""
+    command = [sys.executable, "-m", f"support.{program}", *arguments]
+    path = f"{machine.ROOT}:{machine.ROOT / 'tests'}"
+    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
 def account(kind: str, size_bytes: int, entries: int) -> Account:
     """Fill a level in a process of its own."""
-    command = [sys.executable, "-m", "support.memory_growth", kind, str(size_bytes), str(entries)]
-    path = f"{machine.ROOT}:{machine.ROOT / 'tests'}"
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=True)
-    answer = json.loads(done.stdout)
+    answer = in_process("memory_growth", kind, str(size_bytes), str(entries))
     grown, accounted = answer["grown_bytes"], answer["accounted_bytes"]
     return Account(
         f"{size_bytes:,} B",
@@ -188,20 +278,36 @@ def show(title: str, rows: Sequence[msgspec.Struct]) -> None:
     Console(width=130).print(table)
 
 
+def among_rivals() -> int:
+    """Run again where all of them are."""
+    python = HOME / "bin" / "python"
+    if not python.exists():
+        venv.create(HOME, with_pip=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *RIVALS, *OUR_NEEDS]
+    subprocess.run(install, check=True)
+    command = [python, "-m", "tests.benchmarks.bench_cache_l1", *sys.argv[1:]]
+    return subprocess.run(command, env={**os.environ, "RIVALS": "here"}, check=False).returncode
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=machine.OUT)
     parser.add_argument("--short", action="store_true", help="a tenth of the requests")
+    parser.add_argument("--rivals", action="store_true", help="in an environment that has them")
     options = parser.parse_args()
+    if options.rivals and "RIVALS" not in os.environ:
+        return among_rivals()
     count = 60_000 if options.short else 600_000
     measured = {
-        "costs": list(costs()),
+        "costs": [*costs(), *async_costs()],
+        "held": list(held()),
         "ratios": [ratio(name, requests) for name, requests in traces(count)],
         "accounts": [account(*each) for each in ACCOUNTS],
     }
     show(f"A call, {KEYS:,} entries", measured["costs"])
     show(f"Hit ratio, {KEYS:,} entries, {count:,} requests", measured["ratios"])
+    show("Memory of 100,000 entries", measured["held"])
     show("Memory of an entry, key of 43 characters", measured["accounts"])
     machine.write(options.out / "cache_l1.json", {name: msgspec.to_builtins(rows) for name, rows in measured.items()})
     return 0

@@ -29,7 +29,7 @@ PARTS = {
     "bench_limiter": ("--calls", "20000"),
     "bench_reload": ("--policies", "100"),
     "bench_scrape": ("--series", "5000"),
-    "bench_cache_l1": ("--short",),
+    "bench_cache_l1": ("--short", "--rivals"),
     "bench_cache_parts": (),
     "bench_library_load": ("--short",),
 }

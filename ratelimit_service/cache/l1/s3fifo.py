@@ -97,24 +97,28 @@ class S3Fifo(Generic[T]):
         while count > 0 and left > 0:
             is_small = excess >= 0
             queue = small if is_small else main
-            if not queue.head and not queue.turn():
-                break
-            entry = queue.head.pop()
+            head = queue.head
+            if not head:
+                if not queue.turn():
+                    break
+                head = queue.head
+            entry = head.pop()
             marks = entry.marks
-            if marks == GONE:
-                continue
             if marks >= ASKED:
                 entry.marks = IN_MAIN
                 main.append(entry)
                 if is_small:
                     excess -= SMALL_SHARE
                 continue
+            if marks == GONE:
+                continue
             key = entry.key
             if is_small:
-                excess -= SMALL_SHARE
+                excess += 1 - SMALL_SHARE
                 number = hash(key)
                 slots[number & mask] = number
-            excess += 1
+            else:
+                excess += 1
             entry.marks = GONE
             del entries[key]
             freed_bytes += entry.size_bytes

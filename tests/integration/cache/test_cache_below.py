@@ -211,11 +211,11 @@ def test_a_refresh_finds_what_another_replica_has_refreshed(server: RedisServer)
             await first.get_or_load("k", source)
             await second.get("k")
             source.value = "new"
-            await first._depths.refresh("k", source, LoadOptions())
+            await first._sourcing.refresh("k", source, LoadOptions())
             loads = source.loads
             lease = await second._redis.lease("x", lease_us=1_000_000)  # type: ignore[union-attr]
             assert isinstance(lease, Granted)
-            held = await second._depths.refresh("x", source, LoadOptions())
+            held = await second._sourcing.refresh("x", source, LoadOptions())
             assert held is None
             return loads, await second.get("k")
 

@@ -154,4 +154,5 @@ class ForgetsAtOpening(L3):
 def test_model_catches_planted_bug(mutant: type[L3]) -> None:
     """Each planted bug breaks the model."""
     with pytest.raises(AssertionError):
-        run(mutant, max_examples=300, phases=[Phase.generate], derandomize=True)
+        # It ends at the first find; what is generated depends on what else was imported, so there is room.
+        run(mutant, max_examples=3_000, phases=[Phase.generate], derandomize=True)

@@ -147,3 +147,27 @@ def test_a_record_without_a_mark_is_damaged(tmp_path: Path) -> None:
             return await cache.get("k"), cache.stats().counts["corrupt"]
 
     assert asyncio.run(main()) == (None, 1)
+
+
+def test_metrics_tell_what_the_disk_holds_and_which_level_answers(tmp_path: Path) -> None:
+    """By level the shares add up to the whole; while the disk is closed its sizes are not told."""
+
+    async def main() -> tuple[dict[str, float], float, dict[str, float]]:
+        async with CacheService[Any](settings(tmp_path)) as first:
+            await first.set("k", "v" * 100)
+        async with CacheService[Any](settings(tmp_path)) as second:
+            for _ in range(3):
+                await second.get("k")
+            await second.get("missing")
+            stats = second.stats()
+            shown = {sample.name: sample.value for sample in second.metrics()}
+        closed = {sample.name: sample.value for sample in second.metrics()}
+        assert "tidegate_cache_disk_bytes" not in closed
+        return dict(stats.hit_rates), stats.hit_rate, shown
+
+    rates, whole, shown = asyncio.run(main())
+
+    assert rates == {"l1": 0.5, "l2": 0.0, "l3": 0.25}
+    assert whole == sum(rates.values())
+    assert shown["tidegate_cache_disk_entries"] == 1
+    assert 0 < shown["tidegate_cache_disk_bytes"] < shown["tidegate_cache_disk_limit_bytes"] == 4 * 1024 * 1024
