@@ -50,6 +50,8 @@ RESET: Final = [
 _OK: Final = [b"\x08\x01\x12" + write_varint(size) for size in range(512)]
 _OVER: Final = [b"\x08\x02\x12" + write_varint(size) for size in range(512)]
 """Overall code, then tag and length of a status."""
+_GRAVES_PER_RULE: Final = 4
+"""What was known of so many rules is freed whenever a rule is met for the first time."""
 _LONGEST_HEAD: Final = 480
 """Leaves room in `_OK` for what remains and when it resets."""
 _PLAN_BYTES: Final = 120
@@ -137,10 +139,21 @@ class Recipes:
         )
         # By identity: hashing a rule would read all of it.
         self._by_rule: dict[int, _Known] = {}
+        self._graves: list[dict[int, _Known]] = []
 
     def clear(self) -> None:
-        """Forget all: another snapshot is in force."""
+        """Forget all: another snapshot is in force. What was known is freed little by little, as rules are met."""
+        if self._by_rule:
+            self._graves.append(self._by_rule)
         self._by_rule = {}
+
+    def _bury(self) -> None:
+        """Free some of what was cleared; twice as fast as there can be more of it."""
+        grave = self._graves[-1]
+        for _ in range(min(_GRAVES_PER_RULE, len(grave))):
+            grave.popitem()
+        if not grave:
+            self._graves.pop()
 
     def plan(self, domain: Domain, request: Request) -> SimplePlan | None:
         """The plan of a request that is not refused, None unless it is simple."""
@@ -179,6 +192,8 @@ class Recipes:
         if known is None:
             counts_values = all(bucket is None for bucket in rule.shared)
             known = self._by_rule[id(rule)] = _Known(rule, self._make(domain, rule, descriptor), counts_values)
+            if self._graves:
+                self._bury()
         return known.recipes
 
     def made(self, rule: Rule) -> tuple[Recipe, ...] | None:

@@ -110,19 +110,23 @@ def merged(before: Snapshot, changed: Snapshot, gone: Collection[bytes]) -> Snap
     version is that of `changed`.
     """
     domains = {**before.domains, **changed.domains}
-    limits = {profile: dict(settings) for profile, settings in before.limits.items()}
+    touched = {before.domains[name].profile for name in (*changed.domains, *gone) if name in before.domains}
+    copied = {profile: dict(before.limits.get(profile, {})) for profile in touched.union(changed.limits)}
     for name in (*changed.domains, *gone):
         old = before.domains.get(name)
         if old is not None:
             for rule in old.rules:
                 for item in rule_limits(rule):
-                    limits[old.profile].pop(item.identity, None)
+                    copied[old.profile].pop(item.identity, None)
     for name in gone:
         domains.pop(name, None)
     for profile, settings in changed.limits.items():
-        limits.setdefault(profile, {}).update(settings)
-    used = {domain.profile for domain in domains.values()}
-    backends = {name: of for name, of in {**before.backends, **changed.backends}.items() if name in used}
+        copied[profile].update(settings)
+    limits = {**before.limits, **copied}
+    backends = {**before.backends, **changed.backends}
+    if backends:
+        used = {domain.profile for domain in domains.values()}
+        backends = {name: of for name, of in backends.items() if name in used}
     return msgspec.structs.replace(
         changed, domains=domains, limits={name: of for name, of in limits.items() if of}, backends=backends
     )

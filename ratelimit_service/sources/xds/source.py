@@ -124,6 +124,8 @@ class XdsSource:
         with no_collection() if begins.whole else contextlib.nullcontext():
             snapshot = await self._assemble(child, begins)
         duration_us = begins.load_us + (time.monotonic_ns() - start_ns) // 1_000
+        # Merging was a slice of its own.
+        await asyncio.sleep(0)
         before = self._in_force
         same = before is not None and (before.version, before.shadow) == (snapshot.version, snapshot.shadow)
         # The same content again: nothing to change, counters and memos stay warm.
@@ -141,6 +143,7 @@ class XdsSource:
             self._observer.load_succeeded(Applied(snapshot.version, begins.warnings), duration_us)
             self._answer_start(Applied(snapshot.version, begins.warnings))
         del before, snapshot
+        await asyncio.sleep(0)
         await self._let_go()
 
     async def _let_go(self) -> None:
