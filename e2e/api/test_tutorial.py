@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import yaml
@@ -20,6 +24,27 @@ from tests.support.pages import blocks
 PAGE = Path(__file__).parents[2] / "docs/tutorials/limit-with-kubectl.md"
 
 
+def tidegate_get(api: ApiServer, *more: str) -> tuple[int, str]:
+    """Exit code and output of `tidegate get policies`."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ratelimit_service.cli",
+            "get",
+            "policies",
+            "--kubeconfig",
+            api.kubeconfig("admin"),
+            *more,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "400"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp_path: Path) -> None:
     """Apply, wait for Ready, five pass and the sixth is refused; change, break, switch off: each does what it says."""
     checkout = yaml.safe_load(next(block.body for block in blocks(PAGE) if block.name == "checkout.yaml"))
@@ -33,6 +58,9 @@ def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp
     with operator(api, tmp_path) as running, replica(tmp_path, "laptop", [running.xds]) as asked:
         kube.apply(checkout).good()
         programmed(kube, checkout, replicas=1)
+        code, table = tidegate_get(api, "-n", "shop")
+        assert code == 0, table
+        assert re.search(r"shop/checkout\W+shop\.checkout\W+True\W+1/1\W+[0-9a-f]{16}", table)
 
         config = bootstrap(
             service_port=asked.grpc_port,
@@ -53,6 +81,8 @@ def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp
             kube.apply(checkout).good()
             awaited(kube, checkout, "the refusal", lambda found: condition(found, "Accepted")["status"] == "False")
             assert statuses(front.address, 1, headers=ann) == [429]
+            code, table = tidegate_get(api)
+            assert (code, "no rule `nobody` in this policy" in " ".join(table.split())) == (1, True), table
 
             settings = {
                 "apiVersion": "v1",

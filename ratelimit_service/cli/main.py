@@ -6,6 +6,7 @@ Each subcommand is imported when it is called: `serve` must not pay the memory o
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 from typing import Final
 
@@ -25,18 +26,22 @@ _COMMANDS: Final = {
 }
 """Subcommand → module that defines a click command of the same name."""
 
+_MORE: Final = "tidegate.commands"
+"""Entry-point group of commands that other packages bring: those that ask the API server come with the operator."""
+
 
 class _Commands(click.Group):
     """A group whose commands are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of help."""
-        return list(_COMMANDS)
+        return [*_COMMANDS, *sorted(_brought())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, None: there is none (click then says so and exits with 2)."""
         if cmd_name not in _COMMANDS:
-            return None
+            brought = _brought().get(cmd_name)
+            return None if brought is None else brought.load()
         # Read when grpc is imported: its core writes lines of its own to standard error, in no format of ours and one
         # for each broken handshake. What matters of them is in the errors that it raises.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -44,6 +49,10 @@ class _Commands(click.Group):
             lean.import_structlog()
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command
+
+
+def _brought() -> dict[str, importlib.metadata.EntryPoint]:
+    return {each.name: each for each in importlib.metadata.entry_points(group=_MORE)}
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,1 @@
+"""Commands of `tidegate` that ask the API server (entry-point group `tidegate.commands`)."""
