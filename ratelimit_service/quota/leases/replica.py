@@ -7,9 +7,7 @@ alarms are given, so that a whole replica runs in a simulation as it does in the
 from __future__ import annotations
 
 import functools
-import heapq
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,6 +21,7 @@ from ratelimit_service.quota.leases.alone import Alone, take_of
 from ratelimit_service.quota.leases.book import LeaseBook, LeaseSettings
 from ratelimit_service.quota.leases.cell import Cell, InHand
 from ratelimit_service.quota.leases.claims import MOST_WANTED, Claim
+from ratelimit_service.quota.leases.deadlines import Deadlines
 from ratelimit_service.quota.leases.errands import Clock, Errands
 from ratelimit_service.quota.leases.masters import Masters, NewMasterRule
 from ratelimit_service.quota.leases.membership import Membership
@@ -31,6 +30,7 @@ from ratelimit_service.quota.leases.requests import Pending, askings
 from ratelimit_service.quota.leases.spare import FailureModes, Standing
 from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.leases.taking import Taker
+from ratelimit_service.quota.leases.teaching import Teacher
 from ratelimit_service.quota.leases.warming import Warmer
 from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source
 from ratelimit_service.quota.takes import CountedKey
@@ -42,8 +42,6 @@ _GAP_US: Final = 1_000_000
 """Two decisions of a failure mode that are farther apart than this are two outages."""
 
 _RECLAIM_KEYS: Final = 1_000
-_TAUGHT_CELLS: Final = 200
-_TEACHING_US: Final = 2_000
 _ENFORCE: Final = Role.ENFORCE
 _LEASE: Final = Source.LEASE
 
@@ -97,8 +95,7 @@ class Replica:
         self._clock = clock
         self._turns = turns
         self._limits: Mapping[bytes, LimitSettings] = {}
-        self._deadlines: list[tuple[int, int, Pending | Alone]] = []
-        self._sequence = 0
+        self._deadlines: Deadlines[Pending | Alone] = Deadlines()
         self._planned: tuple[Sequence[Charge], Pending | Cell, Instant] | None = None
         self._leased = self._spent = 0
         self._cells = self.book.cells
@@ -107,6 +104,7 @@ class Replica:
         self._alarm = Alarm(turns, self.wake)
         self._taker = Taker(self.book, self._errands, self.masters, self.standing, self._alarm, self._go_on)
         self._administration = Administration(self.book, orders, clock, self._errands)
+        self._teacher = Teacher(self.book, self.masters, self._administration, turns, clock)
         self.warmer = Warmer(self.book, self._taker, turns, clock)
 
     # The request path.
@@ -243,8 +241,7 @@ class Replica:
             self._turns.soon(functools.partial(self._go_on, pending))
 
     def _wait(self, pending: Pending | Alone, deadline_us: int) -> None:
-        self._sequence += 1
-        heapq.heappush(self._deadlines, (deadline_us, self._sequence, pending))
+        self._deadlines.add(deadline_us, pending)
         self._alarm.set(deadline_us)
 
     def _unsettled(self, pending: Pending, now: Instant) -> list[Claim]:
@@ -348,17 +345,16 @@ class Replica:
     def wake(self) -> None:
         """Answer the requests whose time has come, and give back what lies idle."""
         now = self._clock.read()
-        while self._deadlines and (self._deadlines[0][2].is_over or self._deadlines[0][0] <= now.boot_us):
-            pending = heapq.heappop(self._deadlines)[2]
+        for pending in self._deadlines.due(now.boot_us):
             if isinstance(pending, Alone):
                 pending.give_up(now)
-            elif not pending.is_over:
+            else:
                 for claim in self._unsettled(pending, now):
                     claim.cut_off = True
                 self._answer(pending, now)
         for order in self.book.tick(now.boot_us):
             self._errands.send_back(order)
-        for at_us in (self._deadlines[0][0] if self._deadlines else None, self.book.next_due_us()):
+        for at_us in (self._deadlines.next_us(), self.book.next_due_us()):
             if at_us is not None:
                 self._alarm.set(at_us)
 
@@ -396,7 +392,7 @@ class Replica:
         self.membership.lose()
         self.masters.changed(affects, now.boot_us)
         if self.masters.rule is NewMasterRule.LEARN:
-            self._teach(cell for cell in self.book if affects(cell.where))
+            self._teacher.teach(affects)
 
     def on_found_master(self, affects: Callable[[CountedKey], bool], since_us: int) -> None:
         """A part of the store was met for the first time, with a memory that began then (boot time).
@@ -404,15 +400,6 @@ class Replica:
         Others may have spent what it does not know of; with `Learn` it is theirs to teach.
         """
         self.masters.found(affects, since_us)
-
-    def _teach(self, cells: Iterator[Cell]) -> None:
-        """Tell a new master what was counted, some cells a turn, for as long as it learns."""
-        now = self._clock.read()
-        some = list(itertools.islice(cells, _TAUGHT_CELLS))
-        for cell in some:
-            self._administration.teach(cell, now)
-        if some and self.masters.is_learning(now.boot_us):
-            self._turns.at(now.boot_us + _TEACHING_US, functools.partial(self._teach, cells))
 
     def reclaim(self) -> None:
         """Forget, in the background, what was spent without asking in windows that are over."""
