@@ -27,20 +27,21 @@ from support.simulation import widened
 CALLS_PER_S: Final = 180
 """By each replica: above every limit, and far below what a busy core can do."""
 
-ALLOWED_US: Final = 1_000_000
-"""What a call may take beyond its deadline in a test: two busy cores may leave a process alone for that long. Figures
-of a quiet machine are in docs/benchmarks."""
+ALLOWED_US: Final = 4_000_000
+"""What a call may take beyond its deadline in a test: less than the 5 s for which a server is stopped, or it waited for
+that. Two cores that twenty processes want were seen to leave one alone for seconds; figures are in docs/benchmarks."""
 
-RECOVERED_S: Final = 10.0
+RECOVERED_S: Final = 20.0
 """As with `ALLOWED_US`; the goal is 2 s, and what was measured is in docs/benchmarks."""
 
-RECOVERED_WITH_WAIT_S: Final = 30.0
+RECOVERED_WITH_WAIT_S: Final = 60.0
 """With durability `Wait` nothing is granted until a replica of the new master is in step, which is Redis's time."""
 
 _TICK_S: Final = 0.01
 _WARM_S: Final = 1.2
 _LOOK_S: Final = 0.25
 _AFTER_S: Final = 1.2
+_AFTER_LOAD_S: Final = 20.0
 _UNBOUNDED: Final = 2**64 - 1
 
 
@@ -177,7 +178,7 @@ class Campaign:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        deadline = time.monotonic() + RECOVERED_S
+        deadline = time.monotonic() + _AFTER_LOAD_S
         while load.under_way and time.monotonic() < deadline:  # noqa: ASYNC110 — answers come in callbacks
             await asyncio.sleep(_TICK_S)
         await self._see(bounds)
