@@ -115,12 +115,11 @@ def test_several_checks_leave_together(server: RedisServer, exact: bool) -> None
 
     async def main() -> None:
         async with replicas(server, exact=exact) as (limiter,):
-            before = limiter.stats().round_trips
             requests = [RateLimitRequest(f"key {number}", 30, DAY_MS, hits=3) for number in range(8)]
             results = await limiter.check_multiple_rate_limits(requests)
             assert [result.remaining for result in results] == [27] * 8
-            # The first batch may be on its way before the others come; heartbeats may add a few of their own.
-            assert limiter.stats().round_trips - before <= 6
+            # The first may be on its way alone before the others come.
+            assert limiter.stats().batch_size > 1
             over = [RateLimitRequest("key 0", 30, DAY_MS, hits=20), RateLimitRequest("key 1", 30, DAY_MS, hits=28)]
             refused = await limiter.check_multiple_rate_limits(over, all_or_nothing=True)
             assert [result.allowed for result in refused] == [True, False]
