@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -50,11 +51,15 @@ def find() -> Binaries:
     return Binaries([str(kube), "etcd"], [str(kube), "kube-apiserver"])
 
 
+def _sources() -> str:
+    """What the binary is made of, so that a changed recipe is built anew."""
+    files = (SOURCES / "main.go", SOURCES / "go.mod")
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def _is_current(kube: Path) -> bool:
-    if not kube.is_file():
-        return False
-    done = subprocess.run([kube, "kube-apiserver", "--version"], capture_output=True, text=True, check=False)
-    return done.stdout.split()[-1:] == [version()]
+    made_of = kube.with_suffix(".sources")
+    return kube.is_file() and made_of.is_file() and made_of.read_text(encoding="utf-8") == _sources()
 
 
 def build() -> None:
@@ -80,6 +85,10 @@ def build() -> None:
             env={**os.environ, "CGO_ENABLED": "0"},
         )
         draft.rename(CACHE / "kube")
+        (CACHE / "kube.sources").write_text(_sources(), encoding="utf-8")
+        # Called by that name, the binary is kubectl.
+        (CACHE / "kubectl").unlink(missing_ok=True)
+        (CACHE / "kubectl").symlink_to("kube")
 
 
 if __name__ == "__main__":

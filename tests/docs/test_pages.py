@@ -128,6 +128,9 @@ def follow(reader: Reader, block: Block, following: Block | None) -> None:
     elif block.language == "sh" and "background" in block.words:
         assert expects_text, f"{where}: a background block needs a text block to wait for"
         reader.start(block.body, following.body if following else "")
+    elif block.language == "sh" and "cluster" in block.words:
+        followed = (ROOT / "e2e" / "cluster" / "test_pages.py").read_text(encoding="utf-8")
+        assert f'"{block.page.name}"' in followed, f"{where}: no test follows this page on a cluster"
     elif block.language == "sh" and "ci" in block.words:
         script = (ROOT / ".ci" / "run").read_text()
         missing = [
