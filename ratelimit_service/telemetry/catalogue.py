@@ -257,6 +257,7 @@ Beside the metrics below there are the usual `process_*` ones: CPU, memory, open
 - `rule` is the rule's name, `<namespace>/<policy>/<rule>` for targeted policies,
   and the path of keys for envoyproxy/ratelimit YAML.
   It shows a request's values only where the policy asks for that.
+- `profile` is `<namespace>/<name>` of a CacheProfile, `default` for the service's own store (`--store`).
 - At most `--metrics-max-series` series of rules are shown (20,000 unless told otherwise).
   What comes later is summed under `domain="_overflow",rule="_overflow"`, so totals stay right.
 - Label values longer than 256 characters keep their beginning and end in a digest of the whole.

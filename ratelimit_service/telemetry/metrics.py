@@ -32,6 +32,9 @@ ConnectionStatistics = Callable[[], msgspec.Struct]
 Bound = Callable[[str, str], int]
 """(domain, rule) → `Store.bound`; below 0: unbounded."""
 
+OWN_PROFILE: Final = "default"
+"""Label `profile` of the service's own store; a profile's name has a slash, so it cannot be one."""
+
 _RESULTS: Final = ("ok", "over", "shadow_over", "allow", "deny")
 _read_results: Final = attrgetter(*_RESULTS)
 _BIT_NEAR, _BIT_HITS, _BIT_BOUND = 1 << 5, 1 << 6, 1 << 7
@@ -115,17 +118,17 @@ class Metrics:
         self._shared_stores: dict[str, Callable[[], RedisStats]] = {}
 
     def add_store(self, profile: str, read: StoreStatistics) -> None:
-        """Show a store's statistics under `profile` (empty: the service's own); replaces an earlier one."""
-        self._stores[profile] = read
+        """Show a store's statistics under `profile` (empty: the service's own, `default`); replaces an earlier one."""
+        self._stores[profile or OWN_PROFILE] = read
 
     def add_shared_store(self, profile: str, read: Callable[[], RedisStats]) -> None:
-        """Show what a store that replicas share did under `profile`; replaces an earlier one."""
-        self._shared_stores[profile] = read
+        """Show what a store that replicas share did under `profile`, as `add_store` does; replaces an earlier one."""
+        self._shared_stores[profile or OWN_PROFILE] = read
 
     def remove_store(self, profile: str) -> None:
         """Show no store under `profile` any more."""
-        self._stores.pop(profile, None)
-        self._shared_stores.pop(profile, None)
+        self._stores.pop(profile or OWN_PROFILE, None)
+        self._shared_stores.pop(profile or OWN_PROFILE, None)
 
     def render(self) -> Iterator[bytes]:
         """The whole text, UTF-8, in slices of at most about `LINES_PER_SLICE` lines.

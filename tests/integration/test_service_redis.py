@@ -231,7 +231,7 @@ async def test_without_a_server_the_failure_mode_decides(tmp_path: Path) -> None
 
     assert passed == 0
     assert 'tidegate_decision_sources_total{source="fallback"} 3' in shown
-    assert 'tidegate_store_node_up{profile="",node="127.0.0.1:1"} 0' in shown
+    assert 'tidegate_store_node_up{profile="default",node="127.0.0.1:1"} 0' in shown
 
 
 UPSTREAM = """\

@@ -150,9 +150,9 @@ def test_stores_are_told_apart_by_profile_and_show_what_they_have():
     shown = samples_of(metrics)
 
     assert shown["tidegate_store_keys", ("profile", "ns/two")] == 7
-    assert shown["tidegate_store_bytes", ("profile", "")] == 2
+    assert shown["tidegate_store_bytes", ("profile", "default")] == 2
     assert ("tidegate_store_bytes", ("profile", "ns/two")) not in shown
-    assert shown["tidegate_store_charges_total", ("profile", ""), ("role", "enforce")] == 11
+    assert shown["tidegate_store_charges_total", ("profile", "default"), ("role", "enforce")] == 11
 
 
 def test_the_config_metrics_follow_loads_and_refusals():

@@ -1,0 +1,253 @@
+"""Everything that a dashboard shows, running and under load, and a real Prometheus that scrapes it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import yaml
+
+from e2e.api.conftest import install
+from e2e.cluster.build import MissingBinaries, find
+from e2e.support import envoy as proxies
+from e2e.support.api_server import api_server
+from e2e.support.caller import get
+from e2e.support.operators import operator
+from e2e.support.processes import eventually, running
+from e2e.support.service import addresses, command
+from e2e.support.service import service as one_service
+from ratelimit_service.wire.rls.client import encode_request
+from ratelimit_service.wire.rls.messages import Descriptor, Request
+from support.redis_servers import running_server
+
+ASK: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+RULES: Final = Path(__file__).parents[2] / "helm" / "tidegate" / "files" / "rules.yaml"
+_SCRAPE: Final = "1s"
+WINDOW: Final = "10s"
+"""What `$__rate_interval` stands for here."""
+
+
+def _policy(name: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": "RateLimitPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"domain": f"shop.{name}", "rules": list(rules)},
+    }
+
+
+def _rule(name: str, key: str, requests: int, **more: object) -> dict[str, Any]:
+    limits = [{"requests": requests, "window": "10s", "algorithm": "FixedWindow"}]
+    return {"name": name, "match": [{"key": key, "type": "Any"}], "limits": limits, **more}
+
+
+POLICIES: Final = (
+    _policy("checkout", [_rule("per-user", "user", 30), _rule("per-tenant", "tenant", 5000)]),
+    _policy("search", [_rule("trial", "api_key", 10, mode="Shadow"), _rule("per-account", "account", 200)]),
+)
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def _get(self, path: str, **parameters: object) -> Any:
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"http://{self._address}/api/v1/{path}?{query}", timeout=30) as answer:
+            return json.load(answer)["data"]
+
+    def targets(self) -> dict[str, str]:
+        """Health of each scraped address."""
+        return {each["labels"]["instance"]: each["health"] for each in self._get("targets")["activeTargets"]}
+
+    def query(self, expr: str) -> list[dict[str, Any]]:
+        """Series now."""
+        return list(self._get("query", query=expr)["result"])
+
+    def series(self, expr: str, seconds: float) -> list[dict[str, Any]]:
+        """Series over the last seconds."""
+        now = time.time()
+        return list(self._get("query_range", query=expr, start=now - seconds, end=now, step="1s")["result"])
+
+
+def filled_in(expr: str) -> str:
+    """A query as Grafana sends it when every variable is All."""
+    return re.sub(r"\$(?!__rate_interval)\w+", ".+", expr).replace("$__rate_interval", WINDOW)
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[Prometheus]:
+    """Two services over one Redis, an Envoy, an operator where there is an API server, a cache program, and load.
+
+    The load goes to loopback only, at most some hundred calls a second, and ends with the block.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(running_server())
+        store = ["--store", f"redis://{redis.endpoint}", "--slots", "2"]
+        first = stack.enter_context(one_service(_made(folder / "one"), POLICIES, "native", store))
+        second = stack.enter_context(one_service(_made(folder / "two"), POLICIES, "native", store))
+        front = stack.enter_context(_envoy(folder, first.grpc_port))
+        cached = stack.enter_context(_cache_program(folder, redis.endpoint))
+        targets = {"tidegate": [first.admin, second.admin], "program": [cached], "envoy": [front.admin]}
+        controlled = stack.enter_context(_operator(folder))
+        if controlled is not None:
+            operating, follower = controlled
+            targets["operator"] = [operating]
+            targets["tidegate"].append(follower)
+        prometheus = stack.enter_context(_prometheus(folder, targets))
+        stop = threading.Event()
+        load = threading.Thread(target=_load, args=(front.address, [first.grpc, second.grpc], stop))
+        load.start()
+        stack.callback(load.join)
+        stack.callback(stop.set)
+        time.sleep(12)
+        # A fault that the boards must show: Redis stands still for two seconds, then goes on.
+        redis.stop()
+        time.sleep(2)
+        redis.go_on()
+        time.sleep(12)
+        yield prometheus
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _Front:
+    def __init__(self, address: tuple[str, int], admin: str) -> None:
+        self.address = address
+        self.admin = admin
+
+
+@contextmanager
+def _envoy(folder: Path, service_port: int) -> Iterator[_Front]:
+    from examples.demo.upstream import upstream
+
+    with upstream() as upstream_port:
+        config = proxies.bootstrap(
+            service_port=service_port,
+            upstream_port=upstream_port,
+            filter_=proxies.Filter("shop.checkout"),
+            routes=[proxies.route("/")],
+            vhost_limits=[proxies.actions(proxies.header("x-user", "user"))],
+        )
+        # The name that the board of Envoy's view looks for.
+        text = json.dumps(config).replace('"service"', '"tidegate"')
+        with proxies.envoy(_made(folder / "envoy"), json.loads(text)) as running_envoy:
+            yield _Front(running_envoy.address, running_envoy.admin)
+
+
+@contextmanager
+def _cache_program(folder: Path, endpoint: str) -> Iterator[str]:
+    program = [sys.executable, "-m", "e2e.dashboards.cache_program", f"redis://{endpoint}"]
+    with running(program, folder / "program.log") as process:
+        port = process.await_("its metrics", lambda: re.search(r"metrics (\d+)", process.output()))
+        yield f"127.0.0.1:{port[1]}"
+
+
+@contextmanager
+def _operator(folder: Path) -> Iterator[tuple[str, str] | None]:
+    """An operator and a replica that follows it and counts in memory; their admin addresses."""
+    try:
+        binaries = find()
+    except MissingBinaries:
+        yield None
+        return
+    with api_server(binaries, _made(folder / "api")) as server:
+        install(server)
+        kube = server.kube()
+        kube.namespace("shop")
+        for policy in POLICIES:
+            kube.apply(policy)
+        with operator(server, _made(folder / "operator"), "--service", "tidegate") as control, ExitStack() as stack:
+            policies = ["--xds-snapshot", str(_made(folder / "snapshot"))]
+            serve = [*command(Path("unused"), "native", policies)]
+            serve[serve.index("--policies") + 1] = f"xds://{control.xds}"
+            follower = stack.enter_context(running(serve, folder / "follower.log"))
+            _, admin = follower.await_("the operator's policies", lambda: addresses(follower.output()))
+            eventually("an acknowledgement", lambda: control.metric("xds_responses_total", "ack") > 0, 30)
+            yield control.admin, admin
+
+
+@contextmanager
+def _prometheus(folder: Path, targets: Mapping[str, Sequence[str]]) -> Iterator[Prometheus]:
+    binary = shutil.which("prometheus")
+    assert binary is not None
+    jobs: list[dict[str, Any]] = [
+        {
+            "job_name": job,
+            "metrics_path": "/stats/prometheus" if job == "envoy" else "/metrics",
+            "static_configs": [{"targets": list(addresses)}],
+        }
+        for job, addresses in targets.items()
+    ]
+    config = {
+        "global": {"scrape_interval": _SCRAPE, "evaluation_interval": _SCRAPE},
+        "rule_files": [str(RULES)],
+        "scrape_configs": jobs,
+    }
+    path = folder / "prometheus.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    port = _free_port()
+    arguments = [
+        binary, f"--config.file={path}", f"--storage.tsdb.path={folder / 'tsdb'}",
+        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+    ]  # fmt: skip
+    with running(arguments, folder / "prometheus.log") as process:
+        prometheus = Prometheus(f"127.0.0.1:{port}")
+        process.await_("every target to be up", lambda: _all_up(prometheus, targets), timeout_s=60)
+        yield prometheus
+
+
+def _all_up(prometheus: Prometheus, targets: Mapping[str, Sequence[str]]) -> bool:
+    try:
+        health = prometheus.targets()
+    except OSError:
+        return False
+    wanted = {address for addresses in targets.values() for address in addresses}
+    return wanted <= {address for address, state in health.items() if state == "up"}
+
+
+def _free_port() -> int:
+    from support.redis_servers import free_port
+
+    return free_port()
+
+
+def _load(front: tuple[str, int], services: Sequence[str], stop: threading.Event) -> None:
+    """Requests through Envoy and calls of every kind that a board tells apart, until told to stop."""
+    chance = random.Random(7)
+    with ExitStack() as stack:
+        asks = [stack.enter_context(grpc.insecure_channel(each)).unary_unary(ASK) for each in services]
+        while not stop.wait(0.01):
+            with contextlib.suppress(OSError):
+                get(front, headers={"x-user": f"user-{int(chance.paretovariate(1)) % 50}"})
+            for ask in asks:
+                for request in _some(chance):
+                    with contextlib.suppress(grpc.RpcError):
+                        ask(request, timeout=5)
+
+
+def _some(chance: random.Random) -> Iterator[bytes]:
+    tenant = f"tenant-{chance.randrange(5)}".encode()
+    yield encode_request(Request(b"shop.checkout", (Descriptor(((b"tenant", tenant),)),)))
+    yield encode_request(Request(b"shop.search", (Descriptor(((b"api_key", b"partner"),)),)))
+    yield encode_request(Request(b"shop.search", (Descriptor(((b"account", b"a"),)), Descriptor(((b"nobody", b"x"),)))))
+    yield encode_request(Request(b"shop.checkuot", (Descriptor(((b"user", b"x"),)),)))
+    yield encode_request(Request(b"", (Descriptor(((b"user", b"x"),)),)))
