@@ -11,7 +11,7 @@ POLICIES ?= examples/policies
 PYTEST ?=
 SECONDS ?= 60
 
-.PHONY: help setup run demo test coverage translators lint format check verify bench soak e2e fuzz generate lock docs clean
+.PHONY: help setup run demo test coverage translators lint format check verify bench soak e2e e2e-cluster e2e-kind fuzz generate lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -28,9 +28,19 @@ demo: setup ## a real Envoy in front of a small upstream, limited live; ends by 
 test: setup ## every test but e2e, in random order, with the coverage gates
 	@PYTEST="$(PYTEST)" tools/test "$(VENV)"
 
-e2e: setup ## a real Envoy asking the real service, a real API server under the operator
+e2e: setup ## a real Envoy, API server and Prometheus; then the chart on a real cluster of one node
 	@$(BIN)/python -m e2e.cluster.build
-	@$(BIN)/python -m pytest e2e $(PYTEST)
+	@$(BIN)/python -m pytest e2e --ignore e2e/cluster $(PYTEST)
+	@$(MAKE) --no-print-directory e2e-cluster
+
+# The scenarios follow one another; TIDEGATE_E2E_KUBECONFIG names another cluster than the local node.
+e2e-cluster: setup ## the chart on a real cluster of one node (root), or on one that you name
+	@tools/debian-part "command -v containerd && command -v runc && command -v conntrack && command -v socat && command -v mmdebstrap" "containerd runc containernetworking-plugins iptables conntrack socat mmdebstrap iproute2 openssl"
+	@$(BIN)/python -m e2e.cluster.build
+	@$(BIN)/python -m pytest -p no:randomly e2e/cluster $(CLUSTER)
+
+e2e-kind: setup ## the same on kind, where Docker runs and its node image is there
+	@e2e/cluster/kind "$(BIN)/python" $(CLUSTER)
 
 translators: setup ## build Istio's and Envoy Gateway's own translators, for the tests of `make e2e` that need them (minutes)
 	@tools/debian-part "command -v go" golang-go
@@ -71,8 +81,9 @@ verify-%: setup
 lock: setup ## resolve requirements/*.txt anew
 	@VENV="$(VENV)" tools/lock
 
-docs: setup generate ## run every code block of the docs
+docs: setup generate ## run every code block of the docs, and build the site in build/site
 	@$(BIN)/python -m pytest tests/docs $(PYTEST)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove what the targets above made
 	@rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* .import_linter_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -15,9 +16,11 @@ from ratelimit_operator.metrics import render_operator_metrics_reference  # noqa
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
-from tools import api_reference, benchmark_page, reflection_descriptors  # noqa: E402
+from tools import api_reference, benchmark_page, charts, reflection_descriptors  # noqa: E402
 from tools.cache_figures import render_cache_figures  # noqa: E402
 from tools.cache_metrics import render_cache_metrics_reference  # noqa: E402
+from tools.dashboards.boards import BOARDS  # noqa: E402
+from tools.dashboards.panels import render as render_board  # noqa: E402
 
 
 def _row(flag: Flag) -> str:
@@ -71,6 +74,15 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/python-cache-api.md": api_reference.render_cache_api_reference,
     "crds/ratelimitpolicies.yaml": lambda: render_crd(RATE_LIMIT_POLICY),
     "crds/cacheprofiles.yaml": lambda: render_crd(CACHE_PROFILE),
+    # After the definitions, of which the charts hold copies.
+    "helm/tidegate/files/crds/ratelimitpolicies.yaml": lambda: charts.copy_of("ratelimitpolicies.yaml"),
+    "helm/tidegate/files/crds/cacheprofiles.yaml": lambda: charts.copy_of("cacheprofiles.yaml"),
+    "helm/tidegate-crds/files/ratelimitpolicies.yaml": lambda: charts.copy_of("ratelimitpolicies.yaml"),
+    "helm/tidegate-crds/files/cacheprofiles.yaml": lambda: charts.copy_of("cacheprofiles.yaml"),
+    "helm/tidegate/files/rbac.json": charts.render_rbac,
+    "helm/tidegate/values.schema.json": charts.render_values_schema,
+    "helm/tidegate/README.md": charts.render_chart_readme,
+    **{f"helm/tidegate/files/dashboards/{it.uid}.json": partial(render_board, it) for it in BOARDS},
 }
 
 
