@@ -250,4 +250,6 @@ def _some(chance: random.Random) -> Iterator[bytes]:
     yield encode_request(Request(b"shop.search", (Descriptor(((b"api_key", b"partner"),)),)))
     yield encode_request(Request(b"shop.search", (Descriptor(((b"account", b"a"),)), Descriptor(((b"nobody", b"x"),)))))
     yield encode_request(Request(b"shop.checkuot", (Descriptor(((b"user", b"x"),)),)))
-    yield encode_request(Request(b"", (Descriptor(((b"user", b"x"),)),)))
+    # What Envoy's configuration got wrong: no domain. Rare, since each costs the error budget.
+    if chance.random() < 0.02:
+        yield encode_request(Request(b"", (Descriptor(((b"user", b"x"),)),)))
