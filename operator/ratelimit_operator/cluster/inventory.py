@@ -75,11 +75,12 @@ class Inventory:
         return changed
 
     async def _refresh(self, kind: Kept) -> bool:
-        first = kind.listed_at_s is None
+        first, was_absent = kind.listed_at_s is None, kind.is_absent
         began_s = time.monotonic()
         changed = await (self._read_all(kind, began_s) if first else self._compare(kind, began_s))
         kind.listed_at_s = time.monotonic()
-        return changed or first
+        # A kind that was installed since may have told of its objects by events already; that it is there is news.
+        return changed or first or kind.is_absent is not was_absent
 
     async def _read_all(self, kind: Kept, began_s: float) -> bool:
         bodies: list[dict[str, Any]] = []
