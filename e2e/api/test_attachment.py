@@ -42,6 +42,14 @@ def definitions(pattern: str) -> list[Manifest]:
 def install_kinds(kube: Kube, pattern: str, url: str) -> None:
     for manifest in definitions(pattern):
         assert kube.apply(manifest).code in (200, 201)
+        spec = manifest["spec"]
+        served = [
+            f"/apis/{spec['group']}/{each['name']}/{spec['names']['plural']}"
+            for each in spec["versions"]
+            if each["served"]
+        ]
+        for place in served:
+            eventually("the kind to be served", lambda place=place: kube.get(place).code == 200, 60)  # type: ignore[misc]
     eventually("the kinds to be served", lambda: kube.get(url).code == 200, 60)
 
 
