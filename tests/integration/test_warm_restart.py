@@ -79,7 +79,7 @@ def test_after_a_crash_nothing_is_taken_for_granted(tmp_path: Path, policies: Pa
         running.process.wait(START_S)
     with serving(tmp_path, *more, transport="native") as running:
         connected(running)
-        at_first = value(running, 'tidegate_store_hits_total{profile="",fate="granted"}')
+        at_first = value(running, 'tidegate_store_hits_total{profile="default",fate="granted"}')
         ask(running, "many", 60)
         after = ok_of(running, "many")
         running.stop()
@@ -95,7 +95,7 @@ def test_after_a_restart_hot_keys_are_leased_before_they_are_asked_for(
 ) -> None:
     """By what the file says is hot; the first request then waits for nobody."""
     more = flags(redis, 2, tmp_path)
-    granted = 'tidegate_store_hits_total{profile="",fate="granted"}'
+    granted = 'tidegate_store_hits_total{profile="default",fate="granted"}'
     with serving(tmp_path, *more, transport="native") as running:
         connected(running)
         ask(running, "free", 300)

@@ -106,7 +106,9 @@ async def test_workers_share_a_budget_and_the_connections(
     with serving(tmp_path, *flags, transport="native") as running:
         async with clients(running.grpc, 4) as connected:
             verdicts = [await each.ask(ask("few"), timeout_s=25) for _ in range(3) for each in connected]
-            running.until("a slot for each", lambda: value(running, 'tidegate_store_replicas{profile=""}') == 2, 30)
+            running.until(
+                "a slot for each", lambda: value(running, 'tidegate_store_replicas{profile="default"}') == 2, 30
+            )
             running.until("the connections", lambda: [each["connections"] for each in workers(running)] == [2, 2], 30)
             decided = [value(running, f'tidegate_decisions_total{{{FEW},result="{result}"}}') for result in RESULTS]
             counters = json.loads(running.page("/counters?domain=shop.checkout")[1])
