@@ -36,7 +36,6 @@ SHARPER: Final[Mapping[str, Mapping[str, Any]]] = {
     "global.imagePullSecrets": _NAMES,
     "rbac.scope": {"enum": ["cluster", "namespaces"]},
     "rbac.namespaces": _NAMES,
-    "profileConfigMaps.namespaces": _NAMES,
     "store.type": {"enum": ["Redis", "Memory"]},
     "store.url": {"type": "string", "pattern": "^$|^redis(s)?(\\+sentinel|\\+cluster)?://"},
     "store.maxKeys": {"type": "integer", "minimum": 1000},
