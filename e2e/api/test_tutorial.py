@@ -24,19 +24,10 @@ from tests.support.pages import blocks
 PAGE = Path(__file__).parents[2] / "docs/tutorials/limit-with-kubectl.md"
 
 
-def tidegate_get(api: ApiServer, *more: str) -> tuple[int, str]:
-    """Exit code and output of `tidegate get policies`."""
+def tidegate(api: ApiServer, *words: str) -> tuple[int, str]:
+    """Exit code and output of a command that asks the API server."""
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "ratelimit_service.cli",
-            "get",
-            "policies",
-            "--kubeconfig",
-            api.kubeconfig("admin"),
-            *more,
-        ],
+        [sys.executable, "-m", "ratelimit_service.cli", *words, "--kubeconfig", api.kubeconfig("admin")],
         capture_output=True,
         text=True,
         check=False,
@@ -58,7 +49,7 @@ def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp
     with operator(api, tmp_path) as running, replica(tmp_path, "laptop", [running.xds]) as asked:
         kube.apply(checkout).good()
         programmed(kube, checkout, replicas=1)
-        code, table = tidegate_get(api, "-n", "shop")
+        code, table = tidegate(api, "get", "policies", "-n", "shop")
         assert code == 0, table
         assert re.search(r"shop/checkout\W+shop\.checkout\W+True\W+1/1\W+[0-9a-f]{16}", table)
 
@@ -73,15 +64,20 @@ def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp
             assert statuses(front.address, 7, headers=ann) == [200] * 5 + [429] * 2
 
             checkout["spec"]["rules"][0]["limits"][0]["requests"] = 8
+            page = tmp_path / "checkout.yaml"
+            page.write_text(yaml.safe_dump(checkout), encoding="utf-8")
+            code, told = tidegate(api, "diff", str(page))
+            assert (code, "limits[0].requests: 5 → 8" in told) == (1, True), told
             kube.apply(checkout).good()
             programmed(kube, checkout, replicas=1)
+            assert tidegate(api, "diff", str(page)) == (0, "nothing would change\n")
             assert statuses(front.address, 4, headers=ann) == [200] * 3 + [429]
 
             checkout["spec"]["rules"][0]["replaces"] = ["nobody"]
             kube.apply(checkout).good()
             awaited(kube, checkout, "the refusal", lambda found: condition(found, "Accepted")["status"] == "False")
             assert statuses(front.address, 1, headers=ann) == [429]
-            code, table = tidegate_get(api)
+            code, table = tidegate(api, "get", "policies")
             assert (code, "no rule `nobody` in this policy" in " ".join(table.split())) == (1, True), table
 
             settings = {
