@@ -68,6 +68,12 @@ def test_from_kubectl_to_429(api: ApiServer, kube: Kube, upstream_port: int, tmp
             page.write_text(yaml.safe_dump(checkout), encoding="utf-8")
             code, told = tidegate(api, "diff", str(page))
             assert (code, "limits[0].requests: 5 → 8" in told) == (1, True), told
+            assert tidegate(api, "validate", "--against-cluster", str(page))[0] == 0
+            moved = tmp_path / "moved.yaml"
+            elsewhere = {**checkout, "spec": {**checkout["spec"], "domain": "shop.elsewhere"}}
+            moved.write_text(yaml.safe_dump(elsewhere), encoding="utf-8")
+            code, told = tidegate(api, "validate", "--against-cluster", str(moved))
+            assert (code, "shop/checkout" in told, "domain" in told) == (1, True, True), told
             kube.apply(checkout).good()
             programmed(kube, checkout, replicas=1)
             assert tidegate(api, "diff", str(page)) == (0, "nothing would change\n")

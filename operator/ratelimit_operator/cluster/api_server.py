@@ -144,13 +144,17 @@ class ApiServer:
         """
         return await self._request("PUT", url, {}, msgspec.json.encode(body), "application/json")
 
-    async def apply(self, url: str, body: object, manager: str, *, force: bool = True) -> bytes:
-        """Server-side apply.
+    async def apply(
+        self, url: str, body: object, manager: str, *, force: bool = True, rehearsal: bool = False
+    ) -> bytes:
+        """Server-side apply; in a `rehearsal` everything is judged and nothing is kept.
 
         Raises:
             ApiFailure: 409: another manager owns a field, and not `force`.
         """
         query = {"fieldManager": manager, "force": "true" if force else "false"}
+        if rehearsal:
+            query["dryRun"] = "All"
         return await self._request("PATCH", url, query, msgspec.json.encode(body), _APPLY)
 
     async def delete(self, url: str) -> None:

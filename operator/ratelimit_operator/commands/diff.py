@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,11 +14,9 @@ from rich.text import Text
 from ratelimit_operator.api.objects import observe_policy
 from ratelimit_operator.cluster.access import Access, NoAccess
 from ratelimit_operator.cluster.api_server import POLICIES, ApiFailure, ApiServer
+from ratelimit_operator.commands.files import read_files
 from ratelimit_operator.plan.differences import FieldChange, Kind, PolicyChange, policy_change
-from ratelimit_service.policy.decode import decode
-from ratelimit_service.policy.documents import SourceFile
 from ratelimit_service.policy.model import RateLimitPolicy
-from ratelimit_service.policy.problems import Severity
 
 _STYLES = {Kind.ADDED: "green", Kind.CHANGED: "yellow", Kind.REMOVED: "red"}
 _SIGNS = {Kind.ADDED: "+", Kind.CHANGED: "~", Kind.REMOVED: "-"}
@@ -33,7 +31,7 @@ def diff(paths: tuple[Path, ...], kubeconfig: str) -> None:
     Policies that are in the cluster only are not told: `kubectl apply` leaves them alone.
     Exits with 0 where nothing would change, 1 where something would, 2 where it cannot be said.
     """
-    wanted = _read_files(paths)
+    wanted = [each for each in read_files(paths) if isinstance(each, RateLimitPolicy)]
     try:
         held = asyncio.run(_read_cluster(Access(kubeconfig)))
     except (NoAccess, ApiFailure) as error:
@@ -51,19 +49,6 @@ def diff(paths: tuple[Path, ...], kubeconfig: str) -> None:
 
 def _key(policy: RateLimitPolicy) -> str:
     return f"{policy.metadata.namespace}/{policy.metadata.name}"
-
-
-def _read_files(paths: Iterable[Path]) -> list[RateLimitPolicy]:
-    files: list[SourceFile] = []
-    for path in paths:
-        found = sorted(each for each in path.rglob("*.y*ml") if each.is_file()) if path.is_dir() else [path]
-        files += [SourceFile(str(each), each.read_bytes()) for each in found]
-    objects, problems = decode(files)
-    for problem in problems:
-        click.echo(f"{problem.severity.value}: {problem}", err=True)
-    if any(problem.severity is Severity.ERROR for problem in problems):
-        sys.exit(2)
-    return [each for each in objects if isinstance(each, RateLimitPolicy)]
 
 
 async def _read_cluster(access: Access) -> dict[str, RateLimitPolicy | None]:
