@@ -19,6 +19,11 @@ JSON: Final = "application/json"
 _SIDECAR: Final = ipaddress.ip_address("127.0.0.6")
 """Where an Istio sidecar sends its inbound traffic from: loopback, and yet anybody."""
 
+_PASSED_ON: Final = frozenset({b"forwarded", b"x-forwarded-for", b"origin"})
+"""Headers that a request of somebody else carries; `origin` is a browser's, with every POST of a page."""
+
+_FROM_A_PAGE: Final = frozenset({(b"sec-fetch-site", b"cross-site"), (b"sec-fetch-site", b"same-site")})
+
 
 class Page(msgspec.Struct, frozen=True):
     """An answer.
@@ -107,13 +112,14 @@ def is_local_peer(peer: object, headers: Sequence[tuple[bytes, bytes]] = ()) -> 
     """Whether a request was made on this machine.
 
     A Unix socket's peer is. A loopback address is, except that of an Istio sidecar's inbound traffic (127.0.0.6),
-    and except when a header says that a proxy passed the request on.
+    and except when a header says that a proxy passed the request on, or that a web page of another origin asks:
+    a browser on this machine is everybody whose pages it shows.
 
     Args:
         peer: The transport's `peername`: (host, port, …) for TCP, text or bytes for a Unix socket.
         headers: Of the request, names in lower case.
     """
-    if any(name in (b"forwarded", b"x-forwarded-for") for name, _ in headers):
+    if any(name in _PASSED_ON or (name, value) in _FROM_A_PAGE for name, value in headers):
         return False
     if isinstance(peer, str | bytes):
         return True

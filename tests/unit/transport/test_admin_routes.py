@@ -40,6 +40,22 @@ def test_a_request_passed_on_by_a_proxy_is_not_local(name):
     assert not is_local_peer(("127.0.0.1", 5), [(b"host", b"x"), (name, b"1.2.3.4")])
 
 
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ((b"origin", b"https://elsewhere.example"), False),
+        ((b"sec-fetch-site", b"cross-site"), False),
+        ((b"sec-fetch-site", b"same-site"), False),
+        ((b"sec-fetch-site", b"same-origin"), True),
+        ((b"sec-fetch-site", b"none"), True),
+        ((b"user-agent", b"curl/8"), True),
+    ],
+)
+def test_a_web_page_of_somebody_else_is_not_this_machine(header, expected):
+    """A page that a browser here shows could POST to /reset; what a person types, or follows from /, may pass."""
+    assert is_local_peer(("127.0.0.1", 5), [header]) is expected
+
+
 def test_guards_are_pages_that_settings_know():
     """`--admin-expose` takes exactly the names that guard a page."""
     assert {route.guard for route in ROUTES} - {""} == set(LOOPBACK_ONLY)
