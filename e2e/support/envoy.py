@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from e2e.support.processes import Process, running
+from e2e.support.processes import Process, eventually, running
 from examples.demo.stage import envoy_binary
 
 Config = dict[str, object]
@@ -192,14 +192,23 @@ def envoy(folder: Path, config: Config) -> Iterator[Envoy]:
     ]  # fmt: skip
     with running(command, folder / "envoy.log") as process:
         admin = process.await_("Envoy's admin address", lambda: admin_path.exists() and admin_path.read_text(), START_S)
-        address = process.await_("Envoy's listener", lambda: _listening(str(admin)), START_S)
+        seen: list[str] = []
+        address = eventually(
+            "Envoy's listener",
+            lambda: _listening(str(admin), seen),
+            START_S,
+            alive=lambda: not process.exited,
+            explain=lambda: f"{seen[-1:]} at {admin!r}, now {admin_path.read_text()!r}\n{process.output()}",
+        )
         yield Envoy(process, address, str(admin))
 
 
-def _listening(admin: str) -> tuple[str, int] | None:
+def _listening(admin: str, seen: list[str]) -> tuple[str, int] | None:
+    """Where Envoy listens, None: not yet; `seen` is told why."""
     try:
         urllib.request.urlopen(f"http://{admin}/ready", timeout=10).close()
-    except urllib.error.URLError:  # refused, or 503 while it initialises
+    except urllib.error.URLError as error:  # refused, or 503 while it initialises
+        seen.append(str(error))
         return None
     with urllib.request.urlopen(f"http://{admin}/listeners?format=json", timeout=10) as response:
         listeners = json.load(response)["listener_statuses"]
