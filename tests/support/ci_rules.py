@@ -12,14 +12,22 @@ import pytest
 # Over real sockets and processes, one test of thousands may meet a deadline of the other side on a busy machine.
 _OVER_REAL_PARTS = frozenset({"integration", "contract", "chaos", "e2e"})
 
+_SAYS_NOTHING = "Flaky|module inside strategies"
+"""Hypothesis' own word that something outside, such as a thread that drew a random number, disturbed the drawing."""
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In CI a test over real parts is tried twice; each first failure is shown. Laws and units have one try."""
+    """In CI a test over real parts is tried twice; each first failure is shown.
+
+    Laws and units have one try, unless Hypothesis says that their examples were disturbed from outside.
+    """
     if not os.environ.get("CI"):
         return
     for item in items:
         if _OVER_REAL_PARTS.intersection(item.path.relative_to(config.rootpath).parts):
             item.add_marker(pytest.mark.flaky(reruns=1))
+        else:
+            item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=[_SAYS_NOTHING]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
