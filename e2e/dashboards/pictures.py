@@ -21,7 +21,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-from e2e.dashboards.stage import Prometheus, filled_in, stage
+from e2e.dashboards.stage import filled_in, stage
+from e2e.support.prometheus import Prometheus
 from tools.dashboards.boards import BOARDS
 from tools.dashboards.panels import Board, Panel
 

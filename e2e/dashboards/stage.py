@@ -6,19 +6,15 @@ import contextlib
 import json
 import random
 import re
-import shutil
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
-import yaml
 
 from e2e.api.conftest import install
 from e2e.cluster.build import MissingBinaries, find
@@ -27,6 +23,7 @@ from e2e.support.api_server import api_server
 from e2e.support.caller import get
 from e2e.support.operators import operator
 from e2e.support.processes import eventually, running
+from e2e.support.prometheus import Prometheus, prometheus
 from e2e.support.service import addresses, command
 from e2e.support.service import service as one_service
 from ratelimit_service.wire.rls.client import encode_request
@@ -34,8 +31,6 @@ from ratelimit_service.wire.rls.messages import Descriptor, Request
 from support.redis_servers import running_server
 
 ASK: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-RULES: Final = Path(__file__).parents[2] / "helm" / "tidegate" / "files" / "rules.yaml"
-_SCRAPE: Final = "1s"
 WINDOW: Final = "10s"
 """What `$__rate_interval` stands for here."""
 
@@ -58,31 +53,6 @@ POLICIES: Final = (
     _policy("checkout", [_rule("per-user", "user", 30), _rule("per-tenant", "tenant", 5000)]),
     _policy("search", [_rule("trial", "api_key", 10, mode="Shadow"), _rule("per-account", "account", 200)]),
 )
-
-
-class Prometheus:
-    """A running Prometheus."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def _get(self, path: str, **parameters: object) -> Any:
-        query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://{self._address}/api/v1/{path}?{query}", timeout=30) as answer:
-            return json.load(answer)["data"]
-
-    def targets(self) -> dict[str, str]:
-        """Health of each scraped address."""
-        return {each["labels"]["instance"]: each["health"] for each in self._get("targets")["activeTargets"]}
-
-    def query(self, expr: str) -> list[dict[str, Any]]:
-        """Series now."""
-        return list(self._get("query", query=expr)["result"])
-
-    def series(self, expr: str, seconds: float) -> list[dict[str, Any]]:
-        """Series over the last seconds."""
-        now = time.time()
-        return list(self._get("query_range", query=expr, start=now - seconds, end=now, step="1s")["result"])
 
 
 def filled_in(expr: str) -> str:
@@ -109,7 +79,7 @@ def stage(folder: Path) -> Iterator[Prometheus]:
             operating, follower = controlled
             targets["operator"] = [operating]
             targets["tidegate"].append(follower)
-        prometheus = stack.enter_context(_prometheus(folder, targets))
+        watching = stack.enter_context(prometheus(folder, targets))
         stop = threading.Event()
         load = threading.Thread(target=_load, args=(front.address, [first.grpc, second.grpc], stop))
         load.start()
@@ -121,7 +91,7 @@ def stage(folder: Path) -> Iterator[Prometheus]:
         time.sleep(2)
         redis.go_on()
         time.sleep(12)
-        yield prometheus
+        yield watching
 
 
 def _made(folder: Path) -> Path:
@@ -183,51 +153,6 @@ def _operator(folder: Path) -> Iterator[tuple[str, str] | None]:
             _, admin = follower.await_("the operator's policies", lambda: addresses(follower.output()))
             eventually("an acknowledgement", lambda: control.metric("xds_responses_total", "ack") > 0, 30)
             yield control.admin, admin
-
-
-@contextmanager
-def _prometheus(folder: Path, targets: Mapping[str, Sequence[str]]) -> Iterator[Prometheus]:
-    binary = shutil.which("prometheus")
-    assert binary is not None
-    jobs: list[dict[str, Any]] = [
-        {
-            "job_name": job,
-            "metrics_path": "/stats/prometheus" if job == "envoy" else "/metrics",
-            "static_configs": [{"targets": list(addresses)}],
-        }
-        for job, addresses in targets.items()
-    ]
-    config = {
-        "global": {"scrape_interval": _SCRAPE, "evaluation_interval": _SCRAPE},
-        "rule_files": [str(RULES)],
-        "scrape_configs": jobs,
-    }
-    path = folder / "prometheus.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    port = _free_port()
-    arguments = [
-        binary, f"--config.file={path}", f"--storage.tsdb.path={folder / 'tsdb'}",
-        f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
-    ]  # fmt: skip
-    with running(arguments, folder / "prometheus.log") as process:
-        prometheus = Prometheus(f"127.0.0.1:{port}")
-        process.await_("every target to be up", lambda: _all_up(prometheus, targets), timeout_s=60)
-        yield prometheus
-
-
-def _all_up(prometheus: Prometheus, targets: Mapping[str, Sequence[str]]) -> bool:
-    try:
-        health = prometheus.targets()
-    except OSError:
-        return False
-    wanted = {address for addresses in targets.values() for address in addresses}
-    return wanted <= {address for address, state in health.items() if state == "up"}
-
-
-def _free_port() -> int:
-    from support.redis_servers import free_port
-
-    return free_port()
 
 
 def _load(front: tuple[str, int], services: Sequence[str], stop: threading.Event) -> None:

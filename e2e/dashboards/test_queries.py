@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from e2e.cluster.build import MissingBinaries, find
-from e2e.dashboards.stage import RULES, Prometheus, filled_in, stage
+from e2e.dashboards.stage import filled_in, stage
+from e2e.support.prometheus import RULES, Prometheus
 from tools.dashboards.boards import BOARDS
 
 _MAY_BE_EMPTY = {
