@@ -42,7 +42,9 @@ SHARPER: Final[Mapping[str, Mapping[str, Any]]] = {
     "store.maxBytes": _QUANTITY,
     "redis.image.pullPolicy": _PULL,
     "service.replicas": _COUNT,
+    "service.workers": {"type": "integer", "minimum": 1, "maximum": 64},
     "service.slots": _COUNT,
+    "service.tracesEndpoint": {"type": "string", "pattern": "^$|^https?://[^/:]+:[0-9]+$"},
     "service.deadline": _DURATION,
     "service.image.pullPolicy": _PULL,
     "service.logFormat": _FORMAT,
@@ -58,6 +60,7 @@ SHARPER: Final[Mapping[str, Mapping[str, Any]]] = {
     "operator.image.pullPolicy": _PULL,
     "operator.logFormat": _FORMAT,
     "operator.logLevel": _LEVEL,
+    "operator.envoyService": {"type": "string", "pattern": "^$|^[^:/]+:[0-9]+$"},
     "operator.controllerName": {"type": "string", "pattern": "^$|^[A-Za-z0-9]([-A-Za-z0-9._]{0,61}[A-Za-z0-9])?$"},
     "operator.podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"]},
     "tls.xds.mode": {"enum": ["Off", "Generated", "CertManager", "ExistingSecret"]},
@@ -84,6 +87,7 @@ _MEMORY_IS_ONE_REPLICA: Final = {
             "service": {
                 "properties": {
                     "replicas": {"maximum": 1},
+                    "workers": {"maximum": 1},
                     "autoscaling": {"properties": {"enabled": {"const": False}}},
                 }
             }

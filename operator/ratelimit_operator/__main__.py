@@ -92,7 +92,9 @@ def detach_command(options: Options) -> None:
 async def _detach(options: Options) -> list[str]:
     api = ApiServer(Access(options.kubeconfig))
     try:
-        return await detach(api, options.controller_name, options.scope.release_namespace)
+        return await detach(
+            api, options.controller_name, options.scope.release_namespace, places=options.attaching_places
+        )
     finally:
         api.close()
 

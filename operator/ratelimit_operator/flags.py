@@ -98,6 +98,14 @@ class Options(msgspec.Struct, frozen=True):
     log_format: str
     log_level: str
 
+    @property
+    def attaching_places(self) -> tuple[str, ...]:
+        """Namespaces in which there may be EnvoyFilters of this release, the empty one: the whole cluster.
+
+        A Gateway may stand in any namespace, and its filter beside it; without Gateways, filters stand beside policies.
+        """
+        return ("",) if self.gateway_api else tuple(sorted(self.scope.namespaces)) or ("",)
+
 
 class _Reader:
     """Reads texts by flag and collects what is wrong."""

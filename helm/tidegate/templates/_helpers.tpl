@@ -93,10 +93,9 @@ memory://
 {{- define "tidegate.slots" -}}
 {{- if .Values.service.slots -}}
 {{- .Values.service.slots -}}
-{{- else if .Values.service.autoscaling.enabled -}}
-{{- .Values.service.autoscaling.maxReplicas -}}
 {{- else -}}
-{{- max 1 (int .Values.service.replicas) -}}
+{{- $replicas := ternary .Values.service.autoscaling.maxReplicas .Values.service.replicas .Values.service.autoscaling.enabled -}}
+{{- mul (max 1 (int $replicas)) (int .Values.service.workers) -}}
 {{- end -}}
 {{- end }}
 
@@ -161,6 +160,8 @@ memory://
 - --namespaces={{ . }}
 {{- end }}
 {{- end }}
+{{- /* A Role of some namespaces can read no GatewayClass, and what cannot be read holds every push. */}}
+- --gateway-api={{ and .Values.gatewayApi.enabled (eq .Values.rbac.scope "cluster") }}
 - --log-format={{ .Values.operator.logFormat }}
 - --log-level={{ .Values.operator.logLevel }}
 {{- end }}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -22,6 +22,9 @@ CONTROLLER_LABEL: Final = "tidegate.dev/controller"
 
 SETTINGS_CONFIG_MAP: Final = "tidegate-settings"
 """ConfigMap of the release's switches, in its namespace (DECISIONS 50)."""
+
+EVERYWHERE: Final[Sequence[str]] = ("",)
+"""The whole cluster, as places to look into."""
 
 _QUIET_S: Final = 1.0
 """After which a running operator would have written again."""
@@ -39,6 +42,7 @@ class FilterKeeper:
         wanted: What has to be there, None: nothing is to be written now.
         on_installed: Called when Istio's kind comes or goes.
         interval_s: Between two looks without a change.
+        places: Namespaces that are looked into, the empty one: the whole cluster.
 
     Attributes:
         is_installed: Istio's EnvoyFilter is a kind of the API server.
@@ -53,8 +57,10 @@ class FilterKeeper:
         on_installed: Callable[[], None],
         *,
         interval_s: float,
+        places: Sequence[str] = EVERYWHERE,
     ) -> None:
         self._api = api
+        self._places = places
         self._controller = controller
         self._wanted = wanted
         self._on_installed = on_installed
@@ -86,7 +92,7 @@ class FilterKeeper:
                 self.failure = str(failure)
 
     async def _look(self) -> None:
-        there = await written(self._api, self._controller)
+        there = await written(self._api, self._controller, self._places)
         if (there is not None) != self.is_installed:
             self.is_installed = there is not None
             self._on_installed()
@@ -102,20 +108,35 @@ class FilterKeeper:
             self._log.info("EnvoyFilter removed", name=key)
 
 
-async def written(api: ApiServer, controller: str) -> dict[str, dict[str, Any]] | None:
+async def written(
+    api: ApiServer, controller: str, places: Sequence[str] = EVERYWHERE
+) -> dict[str, dict[str, Any]] | None:
     """The EnvoyFilters of a release by `<namespace>/<name>`, None: Istio's kind is not installed.
 
     Raises:
         ApiFailure: They cannot be listed.
     """
-    listed = await api.list_objects(ENVOY_FILTERS, "", {"labelSelector": f"{CONTROLLER_LABEL}={controller}"})
-    return None if listed is None else {key_of(each["metadata"]): each for each in listed}
+    found: dict[str, dict[str, Any]] = {}
+    for place in places:
+        listed = await api.list_objects(ENVOY_FILTERS, place, {"labelSelector": f"{CONTROLLER_LABEL}={controller}"})
+        if listed is None:
+            return None
+        found |= {key_of(each["metadata"]): each for each in listed}
+    return found
 
 
-async def detach(api: ApiServer, controller: str, namespace: str, *, patience_s: float = 30.0) -> list[str]:
+async def detach(
+    api: ApiServer,
+    controller: str,
+    namespace: str,
+    *,
+    places: Sequence[str] = EVERYWHERE,
+    patience_s: float = 30.0,
+) -> list[str]:
     """Take every EnvoyFilter of a release away and see that none comes back; names of those that were there.
 
     A running operator is told by the settings in the release's namespace, and sweeps by itself.
+    `places`: namespaces that are looked into, the empty one: the whole cluster.
 
     Raises:
         ApiFailure: The API server refuses.
@@ -132,7 +153,7 @@ async def detach(api: ApiServer, controller: str, namespace: str, *, patience_s:
         await api.apply(CONFIG_MAPS.url(namespace, SETTINGS_CONFIG_MAP), settings, f"{MANAGER}/{controller}/detach")
     removed: set[str] = set()
     async with asyncio.timeout(patience_s):
-        while there := await written(api, controller):
+        while there := await written(api, controller, places):
             removed |= there.keys()
             for key in there:
                 await api.delete(_url(key))

@@ -69,7 +69,12 @@ class Control:
         self._judge = Judge(options.controller_name)
         self.attachment = Attachment({}, {})
         self.filters = FilterKeeper(
-            api, options.controller_name, self._wanted_filters, self._dirty.set, interval_s=options.list_interval_s
+            api,
+            options.controller_name,
+            self._wanted_filters,
+            self._dirty.set,
+            interval_s=options.list_interval_s,
+            places=options.attaching_places,
         )
         self._shrunk_at = ""
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
