@@ -16,7 +16,7 @@ import msgspec
 
 from ratelimit_service.algorithms.limit import Instant, Limit, LimitSettings
 from ratelimit_service.quota.leases.cell import Cell, InHand
-from ratelimit_service.quota.leases.sizing import EXACT_LEASE_US, RoundTrip, is_exact, length_us
+from ratelimit_service.quota.leases.sizing import EXACT_LEASE_US, RoundTrip, idle_us, is_exact, length_us, patience_us
 from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.store import Charge, Outcome, Role, Source
 from ratelimit_service.quota.takes import CountedKey, Return
@@ -99,6 +99,8 @@ class LeaseBook:
         if hits > held or not held:
             if not cell.denies(hits, boot_us):
                 return None
+            if cell.is_doubtful(boot_us) and not cell.taking and not cell.exact:
+                self.wanted.append(cell)
             return Outcome(True, 0, cell.wait_us(boot_us), cell.before(), _LEASE)
         before = cell.before()
         self.spent += cell.spend(hits, boot_us)
@@ -236,6 +238,14 @@ class LeaseBook:
         """How far ahead slices of a limit reach: the setting, at most an eighth of the window (DECISIONS 18)."""
         return max(_LEAST_HORIZON_US, min(self.settings.horizon_us, length_us(limit) // 8))
 
+    def patience_us(self, limit: Limit) -> int:
+        """How far ahead a slice of a few hits reaches (`sizing.patience_us`)."""
+        return patience_us(limit, self.horizon_us(limit))
+
+    def _idle_us(self, cell: Cell) -> int:
+        """How long what is in hand of a cell may lie untouched."""
+        return idle_us(cell.rate, self.horizon_us(cell.limit), self.patience_us(cell.limit))
+
     # What comes and goes.
 
     def receive(self, cell: Cell, lease: InHand, now_us: int, *, exact: bool) -> list[Return]:
@@ -246,7 +256,7 @@ class LeaseBook:
             return [self._give_back(cell, lease, ended=now_us >= lease.until_us)]
         cell.receive(lease)
         cell.seen_in_hand = 0
-        span_us = EXACT_LEASE_US if exact else self.horizon_us(cell.limit)
+        span_us = EXACT_LEASE_US if exact else self._idle_us(cell)
         self._look_again(cell, min(lease.until_us, now_us + span_us) if exact else now_us + span_us)
         return []
 
@@ -274,7 +284,7 @@ class LeaseBook:
                 returns += self.give_back(cell)
             elif in_hand:
                 cell.seen_in_hand = in_hand
-                self._look_again(cell, now_us + self.horizon_us(cell.limit))
+                self._look_again(cell, now_us + self._idle_us(cell))
         return returns
 
     def prune(self, cell: Cell, now_us: int) -> list[Return]:

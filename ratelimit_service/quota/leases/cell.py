@@ -17,6 +17,9 @@ from ratelimit_service.quota.takes import Ask, CountedKey, Grant, Return, Take
 LONGEST_DENIAL_US: Final = 1_000_000
 """After this one take asks again, whatever the store said (DECISIONS 16)."""
 
+DENIAL_AHEAD_US: Final = 250_000
+"""How long before the end of a denial a denied request makes the replica ask again, so that the next one need not."""
+
 _LEASE: Final = Source.LEASE
 
 
@@ -197,6 +200,17 @@ class Cell:
     def denies(self, hits: int, now_us: int) -> bool:
         """Whether so many hits (0: a check) are denied without asking."""
         return 0 < self.denied_hits <= max(hits, 1) and now_us < self.denied_until_us
+
+    def is_doubtful(self, now_us: int) -> bool:
+        """Whether a denial is about to end although its window does not: others may have returned some meanwhile.
+
+        A take a little before its end spares the next request the asking.
+        """
+        return (
+            self.denied_hits == 1
+            and self.denied_until_us - now_us <= DENIAL_AHEAD_US
+            and (self.retry_us == NEVER_US or self.retry_us > self.denied_until_us)
+        )
 
     def wait_us(self, now_us: int) -> int:
         """How long denied hits wait from now."""

@@ -197,5 +197,6 @@ def slice_of(cell: Cell, book: LeaseBook, standing: Standing, now: Instant) -> i
     """
     horizon_us = book.horizon_us(cell.limit)
     rest = cell.rest if cell.counted >= 0 else cell.limit.burst - standing.reserve(cell.identity, cell.limit, now)
-    expected = slice_hits(cell.measure(now.boot_us, horizon_us), horizon_us, rest, book.replicas)
+    rate = cell.measure(now.boot_us, horizon_us)
+    expected = slice_hits(rate, horizon_us, rest, book.replicas, book.patience_us(cell.limit))
     return max(expected, min(cell.awaited, rest))

@@ -29,6 +29,18 @@ DRIFT_PPM: Final = 500
 TAPER: Final = 2
 """c: a slice is at most 1 / (c·N) of what is left."""
 
+A_FEW_HITS: Final = 64
+"""The most that a slice has for longer than the horizon: a key that is asked for now and then costs no order a hit."""
+
+A_FEW_PARTS: Final = 2
+"""Such a slice is at most one of so many parts of what a slice may be."""
+
+WORTH_AHEAD_HITS: Final = 4
+"""After a slice of so many hits the next one is taken when the last hit is spent, not when the next is asked for."""
+
+IDLE_GAPS: Final = 4
+"""What lies idle for so many times the mean gap between two hits goes back."""
+
 _MILLION: Final = 1_000_000
 _DAY_US: Final = 86_400 * _MILLION
 _CALENDAR_US: Final = {
@@ -67,17 +79,46 @@ def lease_us(limit: Limit, horizon_us: int) -> int:
             return min(2 * horizon_us, limit.window_us * limit.burst // limit.requests // 8)
 
 
-def slice_hits(rate: float, horizon_us: int, rest: int, replicas: int) -> int:
-    """Size of a slice: clamp(⌈λ·H⌉, 1, ⌊rest / (c·N)⌋), at least 1.
+def patience_us(limit: Limit, horizon_us: int) -> int:
+    """How far ahead a slice of a few hits may reach, microseconds; at least `horizon_us`.
+
+    W/8 for a fixed window, whose slices cost nothing while they live; others are charged as late as they may be spent.
+    """
+    if limit.algorithm is Algorithm.FIXED_WINDOW:
+        return max(horizon_us, length_us(limit) // 8)
+    return horizon_us
+
+
+def slice_hits(rate: float, horizon_us: int, rest: int, replicas: int, patience_us: int = 0) -> int:
+    """Size of a slice: what is spent within the horizon, or a few hits that last longer, tapering toward the limit.
+
+    max(⌈λ·H⌉, min(⌈λ·P⌉, 64, ⌊rest / (2·c·N)⌋)), at most ⌊rest / (c·N)⌋ and at least 1.
 
     Args:
         rate: λ, hits per microsecond that the key is expected to spend here.
         horizon_us: H, microseconds.
         rest: What the store could still grant, as far as is known.
         replicas: N, replicas that are alive, at least 1.
+        patience_us: P, microseconds; less than H: no few hits last longer.
     """
+    part = rest // (TAPER * replicas)
     wanted = math.ceil(min(rate * horizon_us, 2.0**52))
-    return max(1, min(wanted, rest // (TAPER * replicas)))
+    if wanted < A_FEW_HITS and patience_us > horizon_us:
+        wanted = max(wanted, min(math.ceil(rate * patience_us), A_FEW_HITS, part // A_FEW_PARTS))
+    return max(1, min(wanted, part))
+
+
+def idle_us(rate: float, horizon_us: int, patience_us: int) -> int:
+    """How long what is in hand may lie untouched before it goes back: a few times as long as a hit is due in.
+
+    Args:
+        rate: Hits per microsecond that the key was seen to spend.
+        horizon_us: At the least.
+        patience_us: At the most, where that is more.
+    """
+    if patience_us <= horizon_us:
+        return horizon_us
+    return max(horizon_us, min(patience_us, int(IDLE_GAPS / rate) if rate > 0 else horizon_us))
 
 
 def alive_until(sent_us: int, spend_us: int) -> int:

@@ -18,7 +18,7 @@ from ratelimit_service.quota.leases.errands import PATIENCE_US, Errands
 from ratelimit_service.quota.leases.masters import Masters
 from ratelimit_service.quota.leases.orders import Answered
 from ratelimit_service.quota.leases.requests import Asking, Pending, slice_of
-from ratelimit_service.quota.leases.sizing import lease_us
+from ratelimit_service.quota.leases.sizing import WORTH_AHEAD_HITS, lease_us
 from ratelimit_service.quota.leases.spare import Standing
 from ratelimit_service.quota.store import Charge, Role
 from ratelimit_service.quota.takes import Ask, CountedKey, Grant, Take
@@ -142,14 +142,21 @@ class Taker:
             claim.pocket(lease)
         else:
             self.keep(cell, lease, now, exact=claim.exact)
+            if not claim.exact:
+                cell.refill_below = self._refill_below(cell, alone=len(take.asks) == 1)
+
+    def _refill_below(self, cell: Cell, *, alone: bool) -> int:
+        """With how few hits in hand more are taken in the background; below 0: only when a request finds none.
+
+        What is taken together for several limits is asked for together too.
+        """
+        ahead = int(cell.rate * self._book.round_trip.ahead_us)
+        return ahead if ahead or (alone and cell.left + cell.others >= WORTH_AHEAD_HITS) else -1
 
     def keep(self, cell: Cell, lease: InHand, now: Instant, *, exact: bool) -> None:
         """Take a grant in hand, or what is left of one; what cannot be kept goes back."""
         for order in self._book.receive(cell, lease, now.boot_us, exact=exact):
             self._errands.send_back(order)
-        if not exact:
-            rate = cell.rate * self._book.round_trip.ahead_us
-            cell.refill_below = int(rate) if rate >= 1 else -1
         due_us = self._book.next_due_us()
         if due_us is not None:
             self._alarm.set(due_us)
@@ -161,7 +168,8 @@ class Taker:
         wanted = list(self._book.wanted)
         self._book.wanted.clear()
         for cell in wanted:
-            if cell.taking or cell.denies(1, now.boot_us) or not self.is_up(cell.where, cell.limit, now):
+            is_denied = cell.denies(1, now.boot_us) and not cell.is_doubtful(now.boot_us)
+            if cell.taking or cell.exact or is_denied or not self.is_up(cell.where, cell.limit, now):
                 continue
             self._errands.clear_up(cell, now)
             asking = self._slice(cell, slice_of(cell, self._book, self._standing, now), now)

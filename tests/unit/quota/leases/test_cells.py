@@ -7,7 +7,16 @@ import pytest
 
 from ratelimit_service.algorithms.limit import Algorithm, FailureMode
 from ratelimit_service.quota.leases.cell import Cell, InHand
-from ratelimit_service.quota.leases.sizing import RoundTrip, alive_until, is_exact, lease_us, length_us, slice_hits
+from ratelimit_service.quota.leases.sizing import (
+    RoundTrip,
+    alive_until,
+    idle_us,
+    is_exact,
+    lease_us,
+    length_us,
+    patience_us,
+    slice_hits,
+)
 from ratelimit_service.quota.store import Role, Source
 from ratelimit_service.quota.takes import CountedKey, Grant, Spend, Take
 from support.replicas import Rig
@@ -91,6 +100,40 @@ def test_rate_is_measured_over_time_only() -> None:
 def test_slices_follow_demand_and_taper(rate: float, rest: int, replicas: int, hits: int) -> None:
     """Between one hit and this replica's part of what is left."""
     assert slice_hits(rate, 200_000, rest, replicas) == hits
+
+
+@pytest.mark.parametrize(
+    ("rate", "rest", "replicas", "hits"),
+    [
+        (1e-6, 10_000, 1, 8),  # a hit a second: what 7.5 s bring
+        (1e-4, 10_000, 1, 64),  # more than a few hits last no longer than the horizon, if that is shorter
+        (1e-3, 10_000, 1, 200),
+        (1e-5, 200, 1, 50),  # half of what a slice may be
+        (1e-5, 200, 5, 10),
+        (0.0, 10_000, 1, 1),
+    ],
+)
+def test_slices_of_keys_asked_for_now_and_then_reach_farther(rate: float, rest: int, replicas: int, hits: int) -> None:
+    """A few hits, so that not each of them costs an order; less where little is left."""
+    assert slice_hits(rate, 200_000, rest, replicas, 7_500_000) == hits
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_only_what_costs_nothing_reaches_farther(algorithm: Algorithm) -> None:
+    """A fixed window's slices are charged when they are taken, others as late as they may be spent."""
+    limit = msgspec.structs.replace(limit_of(algorithm, 100), window_us=60_000_000)
+
+    assert patience_us(limit, 200_000) == (7_500_000 if algorithm is Algorithm.FIXED_WINDOW else 200_000)
+
+
+@pytest.mark.parametrize(
+    ("rate", "patience_us", "idle"),
+    [(1e-6, 7_500_000, 4_000_000), (1e-4, 7_500_000, 200_000), (1e-7, 7_500_000, 7_500_000)],
+)
+def test_what_lies_idle_goes_back_by_its_own_pace(rate: float, patience_us: int, idle: int) -> None:
+    """Four gaps without a hit, the horizon at the least and the patience at the most."""
+    assert idle_us(rate, 200_000, patience_us) == idle
+    assert idle_us(0.0, 200_000, patience_us) == idle_us(rate, 200_000, 200_000) == 200_000
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

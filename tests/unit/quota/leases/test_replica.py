@@ -311,6 +311,64 @@ def test_denial_is_remembered_for_a_second(rig: Rig) -> None:
     assert len(takes(replica)) == asked_before + 1
 
 
+def test_denial_of_a_busy_key_is_asked_about_ahead(rig: Rig) -> None:
+    """A denied request near the end of a denial makes the replica ask, and waits for nothing itself."""
+    replica, asked = rig.replica(), charge(fixed(20))
+    for _ in range(21):
+        rig.ask(replica, asked)
+    before, sources = len(takes(replica)), []
+    for _ in range(40):
+        sources += [outcome.source for outcome in rig.ask(replica, asked)]
+        rig.advance(100 * MS, replica)
+
+    assert set(sources) == {Source.LEASE}
+    assert 3 <= len(takes(replica)) - before <= 6
+
+
+def test_hits_that_came_back_end_a_denial_by_themselves(rig: Rig) -> None:
+    """What was asked ahead is in hand when the next request comes."""
+    replica, asked = rig.replica(), charge(fixed(20))
+    for _ in range(21):
+        rig.ask(replica, asked)
+    rig.advance(900 * MS, replica)
+    other = rig.replica()
+    other.refund([asked], rig.clock.read(), lambda outcomes: None)
+    rig.scheduler.run()
+
+    over = []
+    for _ in range(3):
+        over.append(rig.ask(replica, asked)[0].over)
+        rig.advance(1, replica)
+    assert over == [True, False, True]
+
+
+def test_denial_of_many_hits_is_not_asked_about_ahead(rig: Rig) -> None:
+    """It says nothing of one hit, so there is nothing to be in doubt of."""
+    replica, asked = rig.replica(), charge(fixed(20), hits=15)
+    for _ in range(2):
+        rig.ask(replica, asked)
+    before = len(takes(replica))
+    for _ in range(9):
+        rig.advance(100 * MS, replica)
+        rig.ask(replica, asked)
+
+    assert len(takes(replica)) == before
+
+
+def test_key_asked_for_now_and_then_takes_several_hits(rig: Rig) -> None:
+    """A hit every half second costs an order in five, and what is left of the last slice goes back."""
+    replica, asked = rig.replica(), charge(fixed(1_000, 6 * WINDOW_US))
+    rig.clock.advance(6 * WINDOW_US - rig.clock.wall_us % (6 * WINDOW_US))
+    for _ in range(60):
+        rig.ask(replica, asked)
+        rig.advance(500 * MS, replica)
+    taken = len(takes(replica))
+    rig.advance(8_000 * MS, replica)
+
+    assert taken <= 12
+    assert counted(rig, asked) == 60
+
+
 def test_denial_ends_with_the_window(rig: Rig) -> None:
     """Where the budget comes back sooner than in a second, so does the asking."""
     replica, asked = rig.replica(), charge(fixed(2))
