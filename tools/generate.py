@@ -16,7 +16,7 @@ from ratelimit_operator.metrics import render_operator_metrics_reference  # noqa
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
-from tools import api_reference, benchmark_page, charts, reflection_descriptors  # noqa: E402
+from tools import api_reference, benchmark_page, charts, crd_history, reflection_descriptors  # noqa: E402
 from tools.cache_figures import render_cache_figures  # noqa: E402
 from tools.cache_metrics import render_cache_metrics_reference  # noqa: E402
 from tools.dashboards.boards import BOARDS  # noqa: E402
@@ -100,8 +100,11 @@ def check(kind: str) -> int:
     stale = stale_pages() if kind in ("", "reference") else []
     for name in stale:
         print(f"{name} is not what the code says: run `make generate`", file=sys.stderr)
+    forgotten = crd_history.problems() if kind in ("", "reference") else []
+    for problem in forgotten:
+        print(problem, file=sys.stderr)
     descriptors = reflection_descriptors.main(["--check"]) if kind in ("", "descriptors") else 0
-    return int(bool(stale) or bool(descriptors))
+    return int(bool(stale) or bool(forgotten) or bool(descriptors))
 
 
 def main(arguments: list[str]) -> int:
@@ -110,6 +113,7 @@ def main(arguments: list[str]) -> int:
         return check("".join(arguments[1:]))
     for name, render in PAGES.items():
         (ROOT / name).write_text(render(), encoding="utf-8")
+    crd_history.keep()
     return int(reflection_descriptors.main([]) or 0)
 
 

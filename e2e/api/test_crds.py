@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,13 @@ import yaml
 from e2e.support.kube import Kube
 from e2e.support.processes import eventually
 from tests.unit.policy.test_samples import BAD, GOOD, header
+from tools import crd_history
 
 SCHEMA = [path for path in BAD if header(path)["refused-by"] == "schema"]
 CEL = [path for path in BAD if header(path)["refused-by"] == "cel"]
 OURS = [path for path in BAD if header(path)["refused-by"] == "decoder"]
+KEPT = [path for plural in crd_history.PLURALS for path in crd_history.entries(plural)[:-1]]
+"""Definitions from before the present ones."""
 
 
 def _manifest(path: Path, namespace: str) -> dict[str, Any]:
@@ -197,6 +202,46 @@ def test_objects_from_before_a_rule_can_still_be_edited(kube: Kube, namespace: s
     assert kube.merge(manifest, status, "/status").code == 200
     assert kube.merge(manifest, {"metadata": {"labels": {"team": "a"}}}).code == 200
     assert kube.merge(manifest, {"spec": {"mode": "Shadow"}}).code == 200
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=_ids)
+def test_objects_of_an_earlier_definition_live_on_under_the_present_one(kube: Kube, namespace: str, kept: Path) -> None:
+    """Each that it took can have its status written, be edited elsewhere, and be applied again as it is."""
+    plural = kept.name.partition("-")[0]
+    present = yaml.safe_load((Path(__file__).parents[2] / f"crds/{plural}.yaml").read_text(encoding="utf-8"))
+    kind = present["spec"]["names"]["kind"]
+    samples = [each for each in (_manifest(path, namespace) for path in GOOD) if each["kind"] == kind]
+    for number, sample in enumerate(samples):
+        sample["metadata"]["name"] = f"sample-{number}"
+    _define(kube, yaml.safe_load(kept.read_text(encoding="utf-8")), kind, namespace)
+    try:
+        # What has a field that did not exist yet is refused, and that is right.
+        stored = [each for each in samples if kube.apply(each, "team").code in (200, 201)]
+    finally:
+        _define(kube, present, kind, namespace)
+        kube.apply(present, "definitions").good()
+
+    assert 2 * len(stored) > len(samples)
+    for sample in stored:
+        assert kube.merge(sample, {"status": {"observedGeneration": 1}}, "/status").code == 200, sample
+        assert kube.merge(sample, {"metadata": {"labels": {"team": "a"}}}).code == 200, sample
+        assert kube.apply(sample, "team").code == 200, sample
+
+
+def _define(kube: Kube, definition: dict[str, Any], kind: str, namespace: str) -> None:
+    """Apply a definition and wait until the API server goes by it: it carries a rule that one object breaks."""
+    mark = f"mark-{secrets.token_hex(4)}"
+    marked = copy.deepcopy(definition)
+    schema = marked["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema["x-kubernetes-validations"] = [{"rule": f"self.metadata.name != '{mark}'", "message": mark}]
+    kube.apply(marked, "definitions").good()
+    probe = {
+        "apiVersion": "tidegate.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": mark, "namespace": namespace},
+        "spec": _minimal(namespace)["spec"] if kind == "RateLimitPolicy" else {},
+    }
+    eventually("the definition to count", lambda: _refused(kube, probe), timeout_s=60)
 
 
 def _refused(kube: Kube, manifest: dict[str, Any]) -> bool:
