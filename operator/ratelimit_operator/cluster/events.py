@@ -12,7 +12,7 @@ from ratelimit_operator.api.conditions import shortened
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.api_server import EVENTS, ApiFailure, ApiServer
 from ratelimit_operator.cluster.status_writer import Wanted
-from ratelimit_operator.plan.announcements import Announcement, SpamFilter, announcements
+from ratelimit_operator.plan.announcements import Announcement, SpamFilter, Transitions
 from ratelimit_service.policy.model import API_VERSION
 
 _MOST_WAITING: Final = 1_000
@@ -29,12 +29,13 @@ class EventPoster:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
         self._filter = SpamFilter()
+        self._transitions = Transitions()
         self._waiting: asyncio.Queue[tuple[Wanted, Announcement]] = asyncio.Queue(_MOST_WAITING)
         self.counts: dict[str, int] = {}
 
     def tell(self, wrote: Wanted) -> None:
         """A status was written."""
-        for each in announcements(wrote.before.conditions, wrote.after.conditions):
+        for each in self._transitions.between(wrote.uid, wrote.before.conditions, wrote.after.conditions):
             if self._waiting.full() or not self._filter.admits(wrote.uid, each, time.monotonic()):
                 self._count("suppressed")
             else:

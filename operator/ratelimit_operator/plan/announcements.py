@@ -1,7 +1,9 @@
 """Which changes of a status are worth a Kubernetes Event, and which of those are said too often.
 
-A transition is told once: the same words about the same object are not repeated for `REPEAT_S`, and an object that
-turns for ever gets `BURST` events and then one in five minutes (client-go's limit).
+A transition is from what was told last, and not from what status said in between: a policy that was programmed, is on
+its way again because a replica or the operator restarted, and is programmed once more has not turned. The same words
+about the same object are not repeated for `REPEAT_S`, and an object that turns for ever gets `BURST` events and then
+one in five minutes (client-go's limit).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ PER_S: Final = 1.0 / 300.0
 """Events of one object per second after that."""
 
 _MOST_REMEMBERED: Final = 10_000
+_MOST_RESTS: Final = 100_000
 
 _TOLD: Final = (
     ConditionType.ACCEPTED.value,
@@ -48,22 +51,41 @@ class Announcement(msgspec.Struct, frozen=True):
     message: str
 
 
-def announcements(before: Sequence[Condition], after: Sequence[Condition]) -> list[Announcement]:
-    """What turned between two statuses; what is on its way is not told, nor what is well at first sight."""
-    known = {each.type: (each.status, each.reason) for each in before}
-    found = []
-    for each in after:
-        if each.type not in _TOLD or each.reason in _ON_THE_WAY:
-            continue
-        was = known.get(each.type)
-        holds = each.status is ConditionStatus.TRUE
-        if was == (each.status, each.reason):
-            continue
-        if was is None and holds and each.type != ConditionType.PROGRAMMED.value:
-            continue
-        is_warning = not holds and each.reason != Reason.OVERRIDDEN.value
-        found.append(Announcement(is_warning, each.reason, each.message or f"{each.type} is {each.status.value}"))
-    return found
+class Transitions:
+    """Remembers where each condition of each object came to rest last."""
+
+    def __init__(self) -> None:
+        self._rests: dict[tuple[str, str], tuple[ConditionStatus, str]] = {}
+
+    def between(self, uid: str, before: Sequence[Condition], after: Sequence[Condition]) -> list[Announcement]:
+        """What turned with this change of an object's status.
+
+        What is on its way is not told, nor what is well at first sight. `before` counts where nothing is remembered:
+        after a restart, status says what an earlier process told.
+        """
+        for each in before:
+            if each.reason not in _ON_THE_WAY:
+                self._rests.setdefault((uid, each.type), (each.status, each.reason))
+        found = []
+        for each in after:
+            if each.type not in _TOLD or each.reason in _ON_THE_WAY:
+                continue
+            was = self._rests.get((uid, each.type))
+            self._rests[uid, each.type] = (each.status, each.reason)
+            holds = each.status is ConditionStatus.TRUE
+            if was == (each.status, each.reason):
+                continue
+            if was is None and holds and each.type != ConditionType.PROGRAMMED.value:
+                continue
+            is_warning = not holds and each.reason != Reason.OVERRIDDEN.value
+            found.append(Announcement(is_warning, each.reason, each.message or f"{each.type} is {each.status.value}"))
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Bound the memory: what is forgotten is taken from status again."""
+        while len(self._rests) > _MOST_RESTS:
+            del self._rests[next(iter(self._rests))]
 
 
 class SpamFilter:

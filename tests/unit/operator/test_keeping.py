@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratelimit_operator.api.conditions import Condition, ConditionStatus
 from ratelimit_operator.api.objects import observe_policy
-from ratelimit_operator.plan.announcements import BURST, Announcement, SpamFilter, announcements
+from ratelimit_operator.plan.announcements import BURST, Announcement, SpamFilter, Transitions
 from ratelimit_operator.plan.distribution import distribution_of, settled
 from ratelimit_operator.plan.live import Live, dated, live_of
 from ratelimit_operator.plan.planning import plan
@@ -69,6 +69,11 @@ def _condition(type_: str, reason: str, holds: bool, message: str = "") -> Condi
     )
 
 
+def announcements(before: list[Condition], after: list[Condition]) -> list[Announcement]:
+    """What a process tells that knows nothing else."""
+    return Transitions().between("u", before, after)
+
+
 def test_only_what_turned_is_announced() -> None:
     """Neither what is on its way, nor what is well at first sight, nor Ready, which repeats the rest."""
     fine = _condition("Accepted", "Accepted", holds=True)
@@ -84,6 +89,32 @@ def test_only_what_turned_is_announced() -> None:
     assert announcements([done], [_condition("Ready", "Invalid", holds=False)]) == []
     overridden = announcements([done], [_condition("Programmed", "Overridden", holds=False, message="by")])
     assert overridden == [Announcement(False, "Overridden", "by")]
+
+
+def test_a_way_that_ends_where_it_began_is_no_transition() -> None:
+    """An operator or a replica restarts: programmed, on its way, programmed; only another end is told."""
+    turns = Transitions()
+    done = _condition("Programmed", "Programmed", holds=True, message="3 of 3")
+    way = _condition("Programmed", "Reconciling", holds=False)
+    bad = _condition("Programmed", "Rejected", holds=False, message="no")
+
+    told = [turns.between("u", before, after) for before, after in (([done], [way]), ([way], [done]))]
+    later = [turns.between("u", before, after) for before, after in (([done], [way]), ([way], [bad]), ([bad], [done]))]
+
+    assert told == [[], []]
+    assert [[each.reason for each in found] for found in later] == [[], ["Rejected"], ["Programmed"]]
+    assert [each.reason for each in turns.between("new", [way], [done])] == ["Programmed"]
+
+
+def test_where_conditions_rest_is_forgotten_in_the_end() -> None:
+    """Memory is bounded; what is forgotten is read from status."""
+    turns = Transitions()
+    done = _condition("Programmed", "Programmed", holds=True)
+    for number in range(100_010):
+        turns.between(f"u{number}", [done], [])
+
+    assert len(turns._rests) == 100_000
+    assert turns.between("u0", [done], [done]) == []
 
 
 def test_the_same_words_are_not_repeated() -> None:
