@@ -36,6 +36,7 @@ SHARPER: Final[Mapping[str, Mapping[str, Any]]] = {
     "global.imagePullSecrets": _NAMES,
     "rbac.scope": {"enum": ["cluster", "namespaces"]},
     "rbac.namespaces": _NAMES,
+    "profileConfigMaps.namespaces": _NAMES,
     "store.type": {"enum": ["Redis", "Memory"]},
     "store.url": {"type": "string", "pattern": "^$|^redis(s)?(\\+sentinel|\\+cluster)?://"},
     "store.maxKeys": {"type": "integer", "minimum": 1000},
@@ -203,5 +204,12 @@ def copy_of(name: str) -> str:
 def render_rbac() -> str:
     """The rules of `crds/rbac.yaml`, with which every test of the operator runs, for the chart's roles."""
     text = (ROOT / "crds" / "rbac.yaml").read_text(encoding="utf-8")
-    rules = {each["kind"]: each["rules"] for each in yaml.safe_load_all(text) if "rules" in each}
-    return json.dumps({"cluster": rules["ClusterRole"], "own": rules["Role"]}, indent=1) + "\n"
+    rules = {
+        (each["kind"], each["metadata"]["name"]): each["rules"] for each in yaml.safe_load_all(text) if "rules" in each
+    }
+    roles = {
+        "cluster": rules["ClusterRole", "tidegate-operator"],
+        "own": rules["Role", "tidegate-operator"],
+        "profiles": rules["ClusterRole", "tidegate-operator-profiles"],
+    }
+    return json.dumps(roles, indent=1) + "\n"

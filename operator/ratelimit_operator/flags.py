@@ -35,6 +35,7 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--xds-client-san", "", "Name that a replica's certificate must carry; may be repeated.", separator=","),
     Flag("--xds-canary", "false", "Give what is new to one replica first.", switch=True),
     Flag("--secret-mount", "", "NAMESPACE/NAME of a secret that the service has mounted; repeatable.", separator=","),
+    Flag("--profile-config-maps", "", "Namespace that gets its profiles as ConfigMaps; repeatable.", separator=","),
     Flag("--gateway-api", "true", "Look at Gateways and routes, where their kinds are installed.", switch=True),
     Flag("--istio", "false", "Write EnvoyFilters for Istio's Gateways and for selected workloads.", switch=True),
     Flag("--envoy-service", "", "HOST:PORT where Envoy finds the service.  [its Service, port 8081]"),
@@ -86,6 +87,7 @@ class Options(msgspec.Struct, frozen=True):
     xds_client_ca: Path | None
     xds_client_sans: tuple[str, ...]
     xds_canary: bool
+    profile_config_maps: frozenset[str]
     gateway_api: bool
     istio: bool
     envoy_service: ServiceAddress
@@ -192,6 +194,7 @@ def decode_options(values: Mapping[str, Sequence[str]]) -> Options:
         xds_client_ca=read.file("--xds-client-ca"),
         xds_client_sans=read.texts("--xds-client-san"),
         xds_canary=read.choice("--xds-canary", ("true", "false")) == "true",
+        profile_config_maps=read.namespaces("--profile-config-maps"),
         gateway_api=read.choice("--gateway-api", ("true", "false")) == "true",
         istio=read.choice("--istio", ("true", "false")) == "true",
         envoy_service=_envoy_service(read),

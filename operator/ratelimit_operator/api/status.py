@@ -91,6 +91,18 @@ class RateLimitPolicyStatus(_Model, frozen=True, kw_only=True):
     ] = ()
 
 
+class ProfileCopyStatus(_Model, frozen=True, kw_only=True):
+    """The profile as a ConfigMap, for programs that use the library."""
+
+    name: Annotated[Name, Meta(description="Its name, in the profile's namespace; the key is `profile.yaml`")] = ""
+    version: Annotated[
+        Annotated[str, Meta(max_length=64)], Meta(description="Hash of what was written last; empty: nothing yet")
+    ] = ""
+    last_error: Annotated[
+        Annotated[str, Meta(max_length=1024)] | None, Meta(description="Why the newest version is not written")
+    ] = None
+
+
 class CacheProfileStatus(_Model, frozen=True, kw_only=True):
     """What the operator says of a profile; it is written by nobody else."""
 
@@ -99,3 +111,7 @@ class CacheProfileStatus(_Model, frozen=True, kw_only=True):
     used_by: Annotated[
         int, Meta(ge=0, le=1_000_000, description="Policies whose hits are counted in it, the default's included")
     ] = 0
+    config_map: Annotated[
+        ProfileCopyStatus | None,
+        Meta(description="The profile as a ConfigMap for programs; absent where the operator writes none"),
+    ] = None

@@ -13,6 +13,7 @@ import structlog
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.api.status import CacheProfileStatus, RateLimitPolicyStatus
 from ratelimit_operator.cluster.api_server import POLICIES, PROFILES, ApiFailure, ApiServer, Collection
+from ratelimit_operator.cluster.ownership import apply_unless_contested
 from ratelimit_operator.plan.pacing import Pacer
 from ratelimit_operator.plan.statuses import patience_s
 from ratelimit_service.policy.model import API_VERSION
@@ -128,7 +129,7 @@ class StatusWriter:
         url = f"{collection.url(wanted.namespace, wanted.name)}/status"
         result = "ok"
         try:
-            body = await self._apply(url, wanted)
+            body = await apply_unless_contested(self._api, url, self._body(wanted), self._manager)
         except ApiFailure as failure:
             result = {404: "gone", 409: "conflict"}.get(failure.code, "failed")
             if result == "conflict":
@@ -142,15 +143,6 @@ class StatusWriter:
             self._on_write(wanted, body)
         self.writes[result] = self.writes.get(result, 0) + 1
         return result not in ("failed", "conflict")
-
-    async def _apply(self, url: str, wanted: Wanted) -> bytes:
-        """Write; a field that somebody else has set is ours, unless another release of ours has."""
-        try:
-            return await self._api.apply(url, self._body(wanted), self._manager, force=False)
-        except ApiFailure as failure:
-            if failure.code != 409 or f'"{MANAGER}/' in str(failure):
-                raise
-        return await self._api.apply(url, self._body(wanted), self._manager, force=True)
 
     @staticmethod
     def _body(wanted: Wanted) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import structlog
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.api_server import ApiFailure, ApiServer
 from ratelimit_operator.cluster.bootstrap import Bootstrap
+from ratelimit_operator.cluster.copy_keeper import CopyKeeper
 from ratelimit_operator.cluster.events import EventPoster
 from ratelimit_operator.cluster.filter_keeper import FilterKeeper
 from ratelimit_operator.cluster.lease import LeaseKeeper
@@ -27,6 +28,7 @@ from ratelimit_operator.handlers.judging import Judge
 from ratelimit_operator.handlers.observing import Observation
 from ratelimit_operator.handlers.replicas import Distributor
 from ratelimit_operator.plan.attachment import Attachment, AttachSettings, attach
+from ratelimit_operator.plan.copies import ProfileCopy, profile_copies
 from ratelimit_operator.plan.distribution import Distribution, settled
 from ratelimit_operator.plan.election import Election
 from ratelimit_operator.plan.live import Live
@@ -76,6 +78,14 @@ class Control:
             interval_s=options.list_interval_s,
             places=options.attaching_places,
         )
+        self.copies = CopyKeeper(
+            api,
+            options.controller_name,
+            options.profile_config_maps,
+            self._wanted_copies,
+            self.replicas_changed,
+            interval_s=options.list_interval_s,
+        )
         self._shrunk_at = ""
         self._started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.planned: Plan | None = None
@@ -113,6 +123,7 @@ class Control:
         self._replicas.serve(held and self.planned is not None)
         self.statuses.wake()
         self.filters.wake()
+        self.copies.wake()
         self.bootstrap.wake()
 
     # What runs.
@@ -125,6 +136,7 @@ class Control:
             tasks.create_task(self.lease.run())
             tasks.create_task(self.statuses.run())
             tasks.create_task(self.filters.run())
+            tasks.create_task(self.copies.run())
             tasks.create_task(self.events.run())
             tasks.create_task(self.bootstrap.run())
 
@@ -183,6 +195,7 @@ class Control:
         self.held = ""
         self.planned, self._live = planned, planned.live
         self._attach()
+        self.copies.wake()
         if first:
             self._replicas.serve(self.lease.held)
         self.statuses.wake()
@@ -206,6 +219,18 @@ class Control:
     def _wanted_filters(self) -> Mapping[str, Mapping[str, object]] | None:
         """EnvoyFilters that have to be there, None: another operator writes, or nothing is known yet."""
         return self.attachment.filters if self.planned is not None and self.lease.held else None
+
+    def _wanted_copies(self) -> Mapping[str, ProfileCopy] | None:
+        """ConfigMaps of profiles that have to be there, None: another operator writes, or nothing is known yet."""
+        if self.planned is None or not self.lease.held:
+            return None
+        options = self._options
+        return profile_copies(
+            self.observation.profiles.objects(),
+            self.planned.profiles,
+            options.profile_config_maps,
+            options.controller_name,
+        )
 
     def _publish(self, planned: Plan) -> bool:
         """Give the plan to the replicas, unless it would lose most of the policies: then a second list must agree."""
@@ -248,6 +273,7 @@ class Control:
             self.observation.policies.objects(),
             self.observation.profiles.objects(),
             self.attachment.policies,
+            self.copies.states,
             self.replicas(),
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ratelimit_operator.cluster.status_writer import Status, Wanted
 from ratelimit_operator.plan.attachment import PolicyAttachment
+from ratelimit_operator.plan.copies import CopyState
 from ratelimit_operator.plan.distribution import ResourceId, ResourceKind
 from ratelimit_operator.plan.planning import Plan
 from ratelimit_operator.plan.statuses import Replicas, policy_status, profile_status
@@ -32,6 +33,7 @@ class Judge:
         policies: Mapping[str, ObservedPolicy],
         profiles: Mapping[str, ObservedProfile],
         attachments: Mapping[str, PolicyAttachment],
+        copies: Mapping[str, CopyState],
         replicas: Replicas,
     ) -> Mapping[str, Wanted]:
         """Every status that has to be written, by key."""
@@ -54,9 +56,10 @@ class Judge:
                 continue
             key = f"CacheProfile {name}"
             used = plan.used_by.get(name, 0)
-            judged[key] = (profile, planned_profile, used)
+            copy = copies.get(name)
+            judged[key] = (profile, planned_profile, (used, copy))
             if not self._is_known(key, judged[key]):
-                self._note(key, profile, profile_status(profile, planned_profile, used, now))
+                self._note(key, profile, profile_status(profile, planned_profile, used, copy, now))
         for key in self._pending.keys() - judged.keys():
             del self._pending[key]
         self._judged = judged

@@ -26,9 +26,11 @@ from ratelimit_operator.api.status import (
     CacheProfileStatus,
     DistributionStatus,
     EffectiveStatus,
+    ProfileCopyStatus,
     RateLimitPolicyStatus,
 )
 from ratelimit_operator.plan.attachment import PolicyAttachment
+from ratelimit_operator.plan.copies import CopyState
 from ratelimit_operator.plan.distribution import ResourceId, ResourceKind
 from ratelimit_operator.plan.pacing import COUNT_WAIT_S, SETTLE_S
 from ratelimit_operator.plan.planning import PolicyPlan
@@ -84,15 +86,23 @@ def policy_status(
     )
 
 
-def profile_status(profile: ObservedProfile, planned: ProfilePlan, used_by: int, now: str) -> CacheProfileStatus:
-    """Status of one profile at a time (RFC 3339)."""
+def profile_status(
+    profile: ObservedProfile, planned: ProfilePlan, used_by: int, copy: CopyState | None, now: str
+) -> CacheProfileStatus:
+    """Status of one profile at a time (RFC 3339); `copy`: its ConfigMap, None: there is to be none."""
     verdicts = [planned.accepted, planned.refs]
     verdicts.append(_ready(verdicts))
     return CacheProfileStatus(
         observed_generation=profile.generation,
         conditions=timed(verdicts, profile.status.conditions, profile.generation, now),
         used_by=used_by,
+        config_map=None if copy is None else _copied(copy),
     )
+
+
+def _copied(copy: CopyState) -> ProfileCopyStatus:
+    error = shortened(copy.error, MAX_ERROR) if copy.error else None
+    return ProfileCopyStatus(name=copy.name, version=copy.version, last_error=error)
 
 
 def timed(verdicts: Sequence[Verdict], before: Sequence[Condition], generation: int, now: str) -> tuple[Condition, ...]:

@@ -16,9 +16,10 @@ from ratelimit_operator.api.conditions import (
     holding,
     shortened,
 )
-from ratelimit_operator.api.status import RateLimitPolicyStatus
+from ratelimit_operator.api.status import ProfileCopyStatus, RateLimitPolicyStatus
 from ratelimit_operator.cluster.status_writer import status_body
 from ratelimit_operator.plan.attachment import PolicyAttachment
+from ratelimit_operator.plan.copies import CopyState
 from ratelimit_operator.plan.distribution import ResourceId
 from ratelimit_operator.plan.election import Election, Record, Step
 from ratelimit_operator.plan.live import Live
@@ -170,11 +171,24 @@ def test_a_profile_tells_who_uses_it() -> None:
     given = profile("a/p", {})
     planned = plan(world(profiles=of(given)), Live(), Contests())
 
-    status = profile_status(given, planned.profiles["a/p"], 7, NOW)
+    status = profile_status(given, planned.profiles["a/p"], 7, None, NOW)
 
     assert status.used_by == 7
+    assert status.config_map is None
     assert [each.status for each in status.conditions] == [ConditionStatus.TRUE] * 3
     assert patience_s(status, status) == 0.0
+
+
+def test_a_profile_tells_what_became_of_its_config_map() -> None:
+    """An error only where there is one."""
+    given = profile("a/p", {})
+    planned = plan(world(profiles=of(given)), Live(), Contests())
+    states = [CopyState("tidegate-profile-p", "1"), CopyState("tidegate-profile-p", "1", "403: no")]
+
+    written, failed = (profile_status(given, planned.profiles["a/p"], 0, state, NOW).config_map for state in states)
+
+    assert written == ProfileCopyStatus(name="tidegate-profile-p", version="1")
+    assert failed == ProfileCopyStatus(name="tidegate-profile-p", version="1", last_error="403: no")
 
 
 def test_the_body_of_a_status_leaves_out_what_says_nothing() -> None:
