@@ -28,6 +28,7 @@ _PLURALS = {
     "Gateway": "gateways",
     "GatewayClass": "gatewayclasses",
     "HTTPRoute": "httproutes",
+    "GRPCRoute": "grpcroutes",
     "EnvoyFilter": "envoyfilters",
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",

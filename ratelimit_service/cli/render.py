@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import IO, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, Final, TypeVar
 
 import click
 import yaml
 
-from ratelimit_service.cli.manifests import Manifests, give_up, read_manifests, stop_if_refused
+from ratelimit_service.cli.manifests import Manifests, give_up, read_cluster, read_manifests, stop_if_refused
 from ratelimit_service.policy.documents import SourceFile, parse, plain
 from ratelimit_service.policy.manifest_compile import domain_of
 from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
@@ -28,6 +28,23 @@ LOOPBACK: Final = "127.0.0.1:8081"
 IN_CLUSTER: Final = "tidegate.tidegate-system.svc.cluster.local:8081"
 
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _from_where(command: _Command) -> _Command:
+    """Give a command its paths, and the cluster in their place."""
+    paths = click.argument("paths", nargs=-1, metavar="PATH…|--cluster")
+    cluster = click.option("--cluster", is_flag=True, help="Read what the API server holds, in place of files.")
+    kubeconfig = click.option("--kubeconfig", default="", help="How to reach it.  [KUBECONFIG, else ~/.kube/config]")
+    return paths(cluster(kubeconfig(command)))
+
+
+def _read(paths: tuple[str, ...], cluster: bool, kubeconfig: str) -> Manifests:
+    if cluster == bool(paths):
+        raise click.UsageError("give either paths or --cluster")
+    return read_cluster(kubeconfig) if cluster else read_manifests(paths)
+
+
 def address_of(ctx: click.Context, param: click.Parameter, value: str) -> ServiceAddress:  # noqa: ARG001 — click's
     """The value of an option as the service's address; a wrong one ends the command with 2."""
     try:
@@ -40,21 +57,24 @@ def address_of(ctx: click.Context, param: click.Parameter, value: str) -> Servic
 def render() -> None:
     """Print the configuration that makes Envoy ask for policies.
 
-    PATHs hold RateLimitPolicies, and where policies have targets, the Gateways and routes that they name.
+    PATHs hold RateLimitPolicies, and where policies have targets, the Gateways and routes that they name; `-` is
+    standard input, for what `kubectl get -o yaml` writes. With --cluster all of it comes from the API server.
     """
 
 
 @render.command
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@_from_where
 @click.option(
     "--service", callback=address_of, default=LOOPBACK, show_default=True, help="Where Envoy finds the service."
 )
-@click.option("--domain", "domain", help="Which domain, where the files name several.")
+@click.option("--domain", "domain", help="Which domain, where the policies name several.")
 @click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Which Gateway, for policies with targets.")
 @click.option("--into", type=click.File("rb"), metavar="FILE", help="A static configuration: print it with the parts.")
 @click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
 def envoy(
     paths: tuple[str, ...],
+    cluster: bool,
+    kubeconfig: str,
     service: ServiceAddress,
     domain: str | None,
     gateway: str | None,
@@ -68,33 +88,37 @@ def envoy(
     """
     if into is not None and gateway is not None:
         raise click.UsageError("--into is for policies with a domain")
-    manifests = read_manifests(paths)
+    manifests = _read(paths, cluster, kubeconfig)
     made = _of_gateway(manifests, gateway, service) if gateway else render_one_domain(manifests, domain, service)[1]
     stop_if_refused(made.problems)
     write([made.config if into is None else _whole(into, made.config)], style)
 
 
 @render.command
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@_from_where
 @click.option("--service", callback=address_of, default=IN_CLUSTER, show_default=True, help="Where Envoy finds it.")
 @click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Only this Gateway; its policies have targets.")
 @click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
-def istio(paths: tuple[str, ...], service: ServiceAddress, gateway: str | None, style: str) -> None:
+def istio(
+    paths: tuple[str, ...], cluster: bool, kubeconfig: str, service: ServiceAddress, gateway: str | None, style: str
+) -> None:
     """EnvoyFilters for Istio: one per Gateway of the Gateway API, one per policy with a `workloadSelector`."""
-    manifests = read_manifests(paths)
+    manifests = _read(paths, cluster, kubeconfig)
     coverage = Coverage(manifests.policies, manifests.topology)
     gateways = coverage.gateways() if gateway is None else (find_gateway(coverage, gateway),)
     made = [render_istio_gateway(each, coverage, service) for each in gateways]
     if gateway is None:
         selecting = [policy for policy in manifests.policies if policy.spec.workload_selector is not None]
-        # Files are not restricted by namespace.
-        made += [render_workload(policy, service, platform=True) for policy in selecting]
+        made += [
+            render_workload(policy, service, platform=manifests.is_platform(policy.metadata.namespace))
+            for policy in selecting
+        ]
     stop_if_refused([*coverage.problems(), *(problem for each in made for problem in each.problems)])
     write([each.manifest for each in made], style)
 
 
 @render.command("envoy-gateway")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@_from_where
 @click.option("--service", callback=address_of, default=IN_CLUSTER, show_default=True, help="Where Envoy finds it.")
 @click.option("--gateway", "gateway", metavar="NAMESPACE/NAME", help="Only this Gateway.")
 @click.option(
@@ -105,9 +129,17 @@ def istio(paths: tuple[str, ...], service: ServiceAddress, gateway: str | None, 
     help="Its scheme of names: `port` where its runtime flag XDSNameSchemeV2 is on.",
 )
 @click.option("--format", "style", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
-def envoy_gateway(paths: tuple[str, ...], service: ServiceAddress, gateway: str | None, names: str, style: str) -> None:
+def envoy_gateway(
+    paths: tuple[str, ...],
+    cluster: bool,
+    kubeconfig: str,
+    service: ServiceAddress,
+    gateway: str | None,
+    names: str,
+    style: str,
+) -> None:
     """EnvoyPatchPolicies for Envoy Gateway, one per Gateway; its EnvoyPatchPolicy extension must be enabled."""
-    manifests = read_manifests(paths)
+    manifests = _read(paths, cluster, kubeconfig)
     coverage = Coverage(manifests.policies, manifests.topology)
     gateways = coverage.gateways() if gateway is None else (find_gateway(coverage, gateway),)
     made = [render_patch_policy(each, coverage, service, Names(names)) for each in gateways]
@@ -133,10 +165,10 @@ def render_one_domain(manifests: Manifests, wanted: str | None, service: Service
     if wanted is None and len(domains) != 1:
         if targeted and not domains:
             give_up("these policies have targets: name the Gateway with --gateway NAMESPACE/NAME")
-        give_up(f"choose one with --domain; the files name {listing(domains)}")
+        give_up(f"choose one with --domain; the policies name {listing(domains)}")
     name = wanted or next(iter(domains))
     if name not in domains:
-        give_up(f"no policy names domain {name}; the files name {listing(domains)}")
+        give_up(f"no policy names domain {name}; the policies name {listing(domains)}")
     return name, render_domain(name, domains[name], service)
 
 
@@ -147,10 +179,10 @@ def _of_gateway(manifests: Manifests, wanted: str, service: ServiceAddress) -> R
 
 
 def find_gateway(coverage: Coverage, wanted: str) -> Gateway:
-    """The Gateway `NAMESPACE/NAME` among the files; exits with 1 and names what there is."""
+    """The Gateway `NAMESPACE/NAME`; exits with 1 and names what there is."""
     known = {f"{gateway.namespace}/{gateway.name}": gateway for gateway in coverage.topology.gateways}
     if wanted not in known:
-        give_up(f"there is no Gateway {wanted} among the files; there is {listing(known)}")
+        give_up(f"there is no Gateway {wanted}; there is {listing(known)}")
     return known[wanted]
 
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from ratelimit_operator.api.objects import observe_policy, observe_profile
 from ratelimit_operator.cluster.api_server import (
     CONFIG_MAPS,
@@ -26,7 +28,8 @@ from ratelimit_operator.plan.attachment import Mesh
 from ratelimit_operator.plan.distribution import Enforcement
 from ratelimit_operator.plan.index import Index, key_of
 from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, Scope, World
-from ratelimit_service.policy.targets.topology import GATEWAY_GROUP, read_topology
+from ratelimit_service.policy.targets.reading import read_topology
+from ratelimit_service.policy.targets.topology import GATEWAY_GROUP
 
 _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
@@ -167,7 +170,7 @@ class Observation:
         classes = self._meshed[GATEWAY_CLASSES.plural].objects()
         gateways = self._meshed[GATEWAYS.plural].objects()
         return Mesh(
-            topology=read_topology(bodies),
+            topology=msgspec.structs.replace(read_topology(bodies), namespaces=self._namespaces.objects()),
             controllers={name: body["spec"].get("controllerName", "") for name, body in classes.items()},
             uids={key: body["metadata"]["uid"] for key, body in gateways.items()},
             has_envoy_filters=has_envoy_filters,

@@ -14,20 +14,17 @@ import msgspec
 from ratelimit_operator.api.conditions import ConditionType, Reason, Verdict, failing, holding
 from ratelimit_service.policy.manifest_compile import policy_name
 from ratelimit_service.policy.model import RateLimitPolicy, TargetKind
-from ratelimit_service.policy.render.actions import Config
+from ratelimit_service.policy.render.actions import Config, blurred
 from ratelimit_service.policy.render.istio import Ambiguous, render_gateway, render_workload
 from ratelimit_service.policy.render.parts import ServiceAddress
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.precedence import Target, target_of
-from ratelimit_service.policy.targets.topology import Gateway, Listener, Route, Topology, meeting_hostnames
+from ratelimit_service.policy.targets.topology import Gateway, Route, Topology
 
 ISTIO_CONTROLLER: Final = "istio.io/gateway-controller"
 """`spec.controllerName` of Istio's GatewayClasses."""
 
 ENVOY_GATEWAY_CONTROLLER: Final = "gateway.envoyproxy.io/gatewayclass-controller"
-
-READ_ALL: Final = "kubectl get -A ratelimitpolicies.tidegate.dev,gateways,httproutes,grpcroutes -o yaml"
-"""What gives the renderer all that it reads, on its standard input."""
 
 _RENDERERS: Final = {ISTIO_CONTROLLER: "istio", ENVOY_GATEWAY_CONTROLLER: "envoy-gateway"}
 _REASONS_BY_WEIGHT: Final = (
@@ -120,13 +117,35 @@ def attach(
                 owner = _owner("gateway.networking.k8s.io/v1", "Gateway", gateway.name, mesh.uids, str(gateway))
                 _put(filters, made.manifest, owner, settings)
     found: dict[str, PolicyAttachment] = {}
+    notes = _notes(coverage)
     for policy in policies:
         name = policy_name(policy)
         if policy.spec.workload_selector is not None:
             found[name] = _selecting(policy, uids, mesh, settings, platforms, filters)
         elif policy.spec.target_refs:
-            found[name] = _targeting(policy, coverage, mesh, settings, ambiguous)
+            found[name] = _noted(_targeting(policy, coverage, mesh, settings, ambiguous), notes.get(name, {}))
     return Attachment(filters, found)
+
+
+def _notes(coverage: Coverage) -> dict[str, dict[str, None]]:
+    """What the authors of policies should know, though it keeps nothing from being attached; by policy."""
+    notes: dict[str, dict[str, None]] = {}
+    for gateway in coverage.topology.gateways:
+        for policy in coverage.ignored_denials(gateway):
+            text = f"failure.onServiceError is ignored on {gateway}: Envoy has one answer per filter, its own policy's"
+            notes.setdefault(policy_name(policy), {})[text] = None
+        for point in coverage.points(gateway):
+            for each in blurred(coverage.at(point)):
+                why = f"{each.sibling.name} shares its values"
+                text = f"rule {each.rule.name} is overridden and reached all the same: {why}"
+                notes.setdefault(policy_name(each.policy), {})[text] = None
+    return notes
+
+
+def _noted(attachment: PolicyAttachment, notes: Iterable[str]) -> PolicyAttachment:
+    verdict = attachment.verdict
+    text = "; ".join([verdict.message, *notes])
+    return msgspec.structs.replace(attachment, verdict=msgspec.structs.replace(verdict, message=text))
 
 
 def _put(filters: dict[str, Config], manifest: Config, owner: Config | None, settings: AttachSettings) -> None:
@@ -156,7 +175,7 @@ def _selecting(
     """A policy with a `workloadSelector`: Istio's own, or nothing."""
     if not settings.istio or not mesh.has_envoy_filters:
         why = "Istio is not switched on (chart value istio.enabled)" if not settings.istio else "Istio is not installed"
-        return PolicyAttachment(_no_integration(why, f"{READ_ALL} | tidegate render istio -"))
+        return PolicyAttachment(_no_integration(why, "tidegate render istio --cluster | kubectl apply -f -"))
     made = render_workload(policy, settings.service, platform=policy.metadata.namespace in platforms)
     if not made.manifest:
         return PolicyAttachment(_failed(Reason.UNSUPPORTED_TARGET, made.problems[0].message))
@@ -222,7 +241,7 @@ def _written(gateway: Gateway, mesh: Mesh, settings: AttachSettings) -> bool:
 
 def _line(gateway: Gateway, mesh: Mesh) -> str:
     renderer = _RENDERERS.get(mesh.controllers.get(gateway.class_name, ""), "envoy")
-    line = f"{READ_ALL} | tidegate render {renderer} - --gateway {gateway.namespace}/{gateway.name}"
+    line = f"tidegate render {renderer} --cluster --gateway {gateway.namespace}/{gateway.name}"
     return line if renderer == "envoy" else f"{line} | kubectl apply -f -"
 
 
@@ -233,16 +252,12 @@ def _gateways(target: Target, topology: Topology) -> Iterable[Gateway]:
             if (gateway.namespace, gateway.name) == (target.namespace, target.name):
                 yield gateway
         elif any(
-            _is_on(route, gateway, listener)
+            topology.hostnames(gateway, listener, route)
             for route in topology.routes
             if _names(target, route)
             for listener in gateway.listeners
         ):
             yield gateway
-
-
-def _is_on(route: Route, gateway: Gateway, listener: Listener) -> bool:
-    return bool(meeting_hostnames(gateway, listener, route))
 
 
 def _names(target: Target, route: Route) -> bool:

@@ -1,13 +1,13 @@
 """Gateways, their listeners and the routes on them, as far as attaching a policy needs to know them.
 
 Source: Gateway API, `gateway.networking.k8s.io/v1`: Gateway, HTTPRoute, GRPCRoute. What a controller decides by its
-own rules (whether it accepts a route, selectors of namespaces) is not repeated here: a patch for a route that was not
-accepted matches nothing in Envoy.
+own rules (whether it accepts a route that leads to it) is not repeated here: a patch for a route that was not accepted
+matches nothing in Envoy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +20,24 @@ GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
 ANY_HOST: Final = "*"
 
 
+class Requirement(msgspec.Struct, frozen=True):
+    """One requirement of a label selector; `operator` is `In`, `NotIn`, `Exists` or `DoesNotExist`."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        """Whether labels meet it; an operator that nobody knows is met by none."""
+        if self.operator == "Exists":
+            return self.key in labels
+        if self.operator == "DoesNotExist":
+            return self.key not in labels
+        if self.operator == "NotIn":
+            return labels.get(self.key) not in self.values
+        return self.operator == "In" and labels.get(self.key) in self.values
+
+
 class Listener(msgspec.Struct, frozen=True):
     """One listener of a Gateway.
 
@@ -29,6 +47,7 @@ class Listener(msgspec.Struct, frozen=True):
         protocol: `HTTP`, `HTTPS`, …
         hostname: What it accepts; `*`: any.
         same_namespace: Only routes of the Gateway's namespace may attach (the default).
+        selector: What the labels of a route's namespace have to meet, all of it; empty: nothing.
     """
 
     name: str
@@ -36,6 +55,11 @@ class Listener(msgspec.Struct, frozen=True):
     protocol: str = "HTTP"
     hostname: str = ANY_HOST
     same_namespace: bool = True
+    selector: tuple[Requirement, ...] = ()
+
+    def admits(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether routes of a namespace with these labels may attach; None, not known: its controller decides."""
+        return labels is None or all(each.holds(labels) for each in self.selector)
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -85,10 +109,22 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Topology(msgspec.Struct, frozen=True):
-    """All that policies can attach to."""
+    """All that policies can attach to.
+
+    Attributes:
+        gateways, routes: What there is.
+        namespaces: Labels by namespace, as far as they are known.
+    """
 
     gateways: tuple[Gateway, ...] = ()
     routes: tuple[Route, ...] = ()
+    namespaces: Mapping[str, Mapping[str, str]] = {}
+
+    def hostnames(self, gateway: Gateway, listener: Listener, route: Route) -> tuple[str, ...]:
+        """Hostnames that a route answers to on a listener; empty: it is not attached to it."""
+        if not listener.admits(self.namespaces.get(route.namespace)):
+            return ()
+        return meeting_hostnames(gateway, listener, route)
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -113,7 +149,7 @@ def points(topology: Topology, gateway: Gateway) -> Iterator[Point]:
     for listener in gateway.listeners:
         yield Point(gateway, listener, hostnames=(listener.hostname,))
         for route in topology.routes:
-            hostnames = meeting_hostnames(gateway, listener, route)
+            hostnames = topology.hostnames(gateway, listener, route)
             for rule in range(len(route.rules) if hostnames else 0):
                 if rule in route.redirects:
                     continue
@@ -121,7 +157,7 @@ def points(topology: Topology, gateway: Gateway) -> Iterator[Point]:
 
 
 def meeting_hostnames(gateway: Gateway, listener: Listener, route: Route) -> tuple[str, ...]:
-    """Hostnames that a route answers to on a listener; empty: it is not attached to it."""
+    """Hostnames that a route answers to on a listener that admits its namespace; empty: it does not lead there."""
     if listener.same_namespace and route.namespace != gateway.namespace:
         return ()
     if not any(_leads_to(parent, gateway, listener) for parent in route.parents):
@@ -146,105 +182,3 @@ def narrower(first: str, second: str) -> str:
         if wide in (ANY_HOST, narrow) or (wide.startswith("*.") and narrow.endswith(wide[1:])):
             return narrow
     return ""
-
-
-def read_topology(objects: Sequence[Mapping[str, object]]) -> Topology:
-    """Gateways and routes among JSON-like objects as the API server or a file gives them; others are passed over.
-
-    What cannot be read is left out: the Gateway's own controller tells its author.
-    """
-    gateways: list[Gateway] = []
-    routes: list[Route] = []
-    for item in objects:
-        kind = item.get("kind")
-        if not is_gateway_api(item):
-            continue
-        if kind == TargetKind.GATEWAY.value:
-            gateways.append(_gateway(item))
-        else:
-            routes.append(_route(item, TargetKind(kind)))
-    return Topology(tuple(gateways), tuple(routes))
-
-
-def is_gateway_api(item: Mapping[str, object]) -> bool:
-    """Whether an object is one that policies can attach to."""
-    group = str(item.get("apiVersion", "")).partition("/")[0]
-    return group == GATEWAY_GROUP and item.get("kind") in {each.value for each in TargetKind}
-
-
-def _gateway(item: Mapping[str, object]) -> Gateway:
-    spec, metadata = _map(item.get("spec")), _map(item.get("metadata"))
-    listeners = []
-    for written in _maps(spec.get("listeners")):
-        allowed = _map(_map(written.get("allowedRoutes")).get("namespaces")).get("from")
-        listeners.append(
-            Listener(
-                name=_text(written, "name"),
-                port=_number(written, "port"),
-                protocol=_text(written, "protocol") or "HTTP",
-                hostname=_text(written, "hostname") or ANY_HOST,
-                same_namespace=allowed not in ("All", "Selector"),
-            )
-        )
-    return Gateway(
-        namespace=_namespace(metadata),
-        name=_text(metadata, "name"),
-        listeners=tuple(listeners),
-        class_name=_text(spec, "gatewayClassName"),
-        created=_text(metadata, "creationTimestamp"),
-    )
-
-
-def _route(item: Mapping[str, object], kind: TargetKind) -> Route:
-    spec, metadata = _map(item.get("spec")), _map(item.get("metadata"))
-    namespace = _namespace(metadata)
-    parents = [
-        Parent(
-            _text(parent, "namespace") or namespace,
-            _text(parent, "name"),
-            _text(parent, "sectionName"),
-            _number(parent, "port"),
-        )
-        for parent in _maps(spec.get("parentRefs"))
-        if _text(parent, "kind") in ("", TargetKind.GATEWAY.value)
-        and (parent.get("group") is None or _text(parent, "group") == GATEWAY_GROUP)
-    ]
-    names = spec.get("hostnames")
-    hostnames = [str(hostname) for hostname in names] if isinstance(names, list | tuple) else []
-    written = _maps(spec.get("rules"))
-    redirects = frozenset(
-        index
-        for index, rule in enumerate(written)
-        if any(_text(each, "type") == "RequestRedirect" for each in _maps(rule.get("filters")))
-    )
-    return Route(
-        kind=kind,
-        namespace=namespace,
-        name=_text(metadata, "name"),
-        hostnames=tuple(hostnames),
-        parents=tuple(parents),
-        rules=tuple(_text(rule, "name") for rule in written) or ("",),
-        redirects=redirects,
-    )
-
-
-def _namespace(metadata: Mapping[str, object]) -> str:
-    return _text(metadata, "namespace") or "default"
-
-
-def _map(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(value: object) -> list[Mapping[str, object]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
-
-
-def _text(item: Mapping[str, object], name: str) -> str:
-    value = item.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _number(item: Mapping[str, object], name: str) -> int:
-    value = item.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -57,8 +57,8 @@ def test_a_domain_is_chosen_where_there_are_several(tmp_path: Path) -> None:
     unclear, wrong = run("render", "envoy", str(tmp_path)), run("render", "envoy", str(tmp_path), "--domain", "x")
 
     assert (unclear.exit_code, wrong.exit_code) == (1, 1)
-    assert "choose one with --domain; the files name shop.api, shop.other" in unclear.output
-    assert "no policy names domain x; the files name shop.api, shop.other" in wrong.output
+    assert "choose one with --domain; the policies name shop.api, shop.other" in unclear.output
+    assert "no policy names domain x; the policies name shop.api, shop.other" in wrong.output
     assert "domain: shop.other" in run("render", "envoy", str(tmp_path), "--domain", "shop.other").output
 
 
@@ -68,7 +68,7 @@ def test_targets_need_a_gateway() -> None:
     wrong = run("render", "envoy", policy_set("gateway"), "--gateway", "shop/x")
 
     assert "name the Gateway with --gateway NAMESPACE/NAME" in bare.output
-    assert "there is no Gateway shop/x among the files; there is shop/edge" in wrong.output
+    assert "there is no Gateway shop/x; there is shop/edge" in wrong.output
 
 
 def test_a_rule_without_a_source_cannot_be_rendered(tmp_path: Path) -> None:
@@ -200,3 +200,28 @@ def test_one_gateway_can_be_chosen(command: str) -> None:
 
     assert json.loads(done.output)["metadata"]["name"] == "tidegate-edge"
     assert (wrong.exit_code, "there is shop/edge" in wrong.output) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["envoy", "istio", "envoy-gateway"])
+def test_policies_come_from_paths_or_from_the_cluster(command: str, tmp_path: Path) -> None:
+    """One of the two; a cluster that cannot be reached is told with where was looked."""
+    neither, both = run("render", command), run("render", command, policy_set("route"), "--cluster")
+    nowhere = run("render", command, "--cluster", "--kubeconfig", str(tmp_path / "gone"))
+
+    assert (neither.exit_code, both.exit_code, nowhere.exit_code) == (2, 2, 1)
+    assert "give either paths or --cluster" in neither.output
+    assert "no API server" in nowhere.output
+
+
+def test_what_kubectl_lists_is_read_from_standard_input() -> None:
+    """A List with namespaces, routes and policies in it, and kinds that nobody here reads."""
+    items = [each for each in yaml.safe_load_all(Path(policy_set("route")).read_text(encoding="utf-8")) if each]
+    more = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "shop"}},
+    ]
+    listed = yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": [*items, *more]})
+    from_list = CliRunner().invoke(main, ["render", "istio", "-"], input=listed)
+
+    assert from_list.exit_code == 0, from_list.output
+    assert from_list.stdout == run("render", "istio", policy_set("route")).stdout

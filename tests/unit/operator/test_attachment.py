@@ -17,7 +17,7 @@ from ratelimit_operator.plan.attachment import (
 from ratelimit_service.policy.decode import decode_manifest
 from ratelimit_service.policy.model import RateLimitPolicy, TargetKind
 from ratelimit_service.policy.render.parts import ServiceAddress
-from ratelimit_service.policy.targets.topology import Gateway, Listener, Parent, Route, Topology
+from ratelimit_service.policy.targets.topology import Gateway, Listener, Parent, Requirement, Route, Topology
 
 OPEN = Listener("http", 80, same_namespace=False)
 CONTROLLERS = {"istio": ISTIO_CONTROLLER, "eg": ENVOY_GATEWAY_CONTROLLER, "other": "example.com/other"}
@@ -44,7 +44,7 @@ def policy(name: str, created: str = "2026-01-01T00:00:00Z", namespace: str = "s
             "apiVersion": "tidegate.dev/v1alpha1",
             "kind": "RateLimitPolicy",
             "metadata": {"name": name, "namespace": namespace, "creationTimestamp": created},
-            "spec": {"rules": rules, **spec},
+            "spec": {key: value for key, value in {"rules": rules, **spec}.items() if value is not None},
         }
     )
     assert isinstance(manifest, RateLimitPolicy), problems
@@ -99,9 +99,9 @@ def test_policies_with_a_domain_have_no_attachment() -> None:
 @pytest.mark.parametrize(
     ("class_name", "line"),
     [
-        ("eg", "tidegate render envoy-gateway - --gateway shop/edge | kubectl apply -f -"),
-        ("other", "tidegate render envoy - --gateway shop/edge"),
-        ("unknown", "tidegate render envoy - --gateway shop/edge"),
+        ("eg", "tidegate render envoy-gateway --cluster --gateway shop/edge | kubectl apply -f -"),
+        ("other", "tidegate render envoy --cluster --gateway shop/edge"),
+        ("unknown", "tidegate render envoy --cluster --gateway shop/edge"),
     ],
 )
 def test_a_class_that_nothing_is_written_for_has_a_line_to_run(class_name: str, line: str) -> None:
@@ -121,7 +121,8 @@ def test_without_istio_its_line_is_named_and_nothing_is_written(switch: str) -> 
 
     assert reason(found) == "NoIntegration"
     assert (
-        "| tidegate render istio - --gateway shop/edge | kubectl apply -f -" in found.policies["shop/p"].verdict.message
+        "run: tidegate render istio --cluster --gateway shop/edge | kubectl apply -f -"
+        in found.policies["shop/p"].verdict.message
     )
     assert found.filters == {}
 
@@ -158,6 +159,54 @@ def test_of_two_policies_on_one_target_the_older_is_attached() -> None:
     assert alone.policies["shop/new"].verdict.holds
 
 
+def test_what_envoy_cannot_do_per_route_is_told_where_the_policy_is_attached() -> None:
+    """`failure.onServiceError` is one setting per filter; the policy on the Gateway has it, and is told nothing."""
+    deny: dict[str, Any] = {"failure": {"onServiceError": "Deny"}}
+    alone = attached(policy("p", **on(API), **deny))
+    with_gateways = attached(policy("p", **on(API), **deny), policy("edge", **on(EDGE), **deny))
+    verdict = alone.policies["shop/p"].verdict
+
+    assert verdict.holds
+    assert "; failure.onServiceError is ignored on Gateway shop/edge" in verdict.message
+    assert [each.verdict.message for each in with_gateways.policies.values()] == ["Envoy asks for every target"] * 2
+
+
+def test_an_overridden_rule_that_is_reached_all_the_same_is_told() -> None:
+    """Its sibling takes its values from the same place, so Envoy sends one descriptor for both."""
+    plan = {"key": "plan", "from": {"type": "Header", "name": "x-plan"}}
+    limits = [{"requests": 1, "window": "1s"}]
+    gold, every = (
+        {"name": "gold", "match": [{**plan, "value": "gold"}]},
+        {"name": "r", "match": [{**plan, "type": "Any"}]},
+    )
+    overrides = {"rules": [{"name": "gold", "match": [{**plan, "key": "other", "type": "Any"}], "limits": limits}]}
+    found = attached(
+        policy("p", **on(API), rules=[{**gold, "limits": limits}, {**every, "limits": limits}]),
+        policy("edge", **on(EDGE), rules=None, overrides=overrides),
+    )
+
+    assert "; rule gold is overridden and reached all the same: r shares its values" in (
+        found.policies["shop/p"].verdict.message
+    )
+
+
+def test_a_route_whose_namespace_a_listener_does_not_admit_is_on_no_gateway() -> None:
+    """Nor can it make another route's name ambiguous."""
+    chosen = Listener("http", 80, same_namespace=False, selector=(Requirement("team", "In", ("web",)),))
+    edge = Gateway("shop", "edge", (chosen,), "istio")
+    mine, foreign = route(rule="pay"), route("other", "tenant", "pay")
+    namespaces = {"shop": {"team": "web"}, "tenant": {"team": "other"}}
+    mesh = Mesh(Topology((edge,), (mine, foreign), namespaces), CONTROLLERS, {}, has_envoy_filters=True)
+    settings = AttachSettings(True, ServiceAddress("tidegate.svc", 8081), "release-a")
+    found = attach(
+        [policy("p", **on(API)), policy("f", namespace="tenant", **on(("HTTPRoute", "other")))], {}, mesh, settings,
+        frozenset(),
+    )  # fmt: skip
+
+    assert found.policies["shop/p"].verdict.holds
+    assert reason(found, "tenant/f") == "TargetNotFound"
+
+
 def test_each_target_is_judged_alone() -> None:
     """The worst of them is the policy's."""
     found = attached(policy("p", **on(EDGE, ("Gateway", "gone"))))
@@ -184,7 +233,9 @@ def test_selected_workloads_need_istio(switch: str) -> None:
     )
 
     assert reason(found) == "NoIntegration"
-    assert found.policies["shop/p"].verdict.message.endswith("| tidegate render istio -")
+    assert found.policies["shop/p"].verdict.message.endswith(
+        "run: tidegate render istio --cluster | kubectl apply -f -"
+    )
 
 
 @pytest.mark.parametrize("platform", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ratelimit_service.policy.model import TargetKind
+from ratelimit_service.policy.targets.reading import read_topology
 from ratelimit_service.policy.targets.topology import (
     Gateway,
     Listener,
@@ -14,7 +15,6 @@ from ratelimit_service.policy.targets.topology import (
     meeting_hostnames,
     narrower,
     points,
-    read_topology,
 )
 
 
@@ -73,6 +73,56 @@ def test_a_route_of_another_namespace_needs_the_listeners_leave() -> None:
 
     assert meeting_hostnames(gateway(), HTTP, foreign) == ()
     assert meeting_hostnames(gateway(shared), shared, foreign) == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "admitted"),
+    [
+        ({"matchLabels": {"team": "web"}}, {"team": "web", "more": "x"}, True),
+        ({"matchLabels": {"team": "web"}}, {"team": "api"}, False),
+        ({"matchLabels": {"team": "web"}}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["web", "api"]}]}, {"team": "api"}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["web"]}]}, {"team": "web"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["web"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {"team": ""}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, {"team": "web"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "Newer", "values": ["web"]}]}, {"team": "web"}, False),
+        ({"matchLabels": {"team": "web"}, "matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]},
+         {"team": "web", "old": ""}, False),
+        ({}, {}, True),
+    ],
+)  # fmt: skip
+def test_a_listener_chooses_namespaces_by_their_labels(
+    selector: dict[str, object], labels: dict[str, str], admitted: bool
+) -> None:
+    """As a label selector does; a namespace that nobody has seen is left to the Gateway's controller."""
+    allowed = {"namespaces": {"from": "Selector", "selector": selector}}
+    objects = [
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "edge", "namespace": "infra"},
+            "spec": {"listeners": [{"name": "http", "port": 80, "allowedRoutes": allowed}]},
+        },
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}},
+    ]
+    topology = read_topology(objects)
+    (edge,) = topology.gateways
+    (listener,) = edge.listeners
+
+    assert bool(topology.hostnames(edge, listener, route(namespace="shop"))) is admitted
+    assert topology.hostnames(edge, listener, route(namespace="unseen")) == ("*",)
+
+
+def test_labels_count_only_where_a_listener_asks_for_them() -> None:
+    """A selector beside `from: All` is ignored, as the API says."""
+    allowed = {"namespaces": {"from": "All", "selector": {"matchLabels": {"team": "web"}}}}
+    listeners = [{"name": "http", "port": 80, "allowedRoutes": allowed}]
+    found = read_topology([{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+                            "metadata": {"name": "edge"}, "spec": {"listeners": listeners}}])  # fmt: skip
+
+    assert found.gateways[0].listeners[0].selector == ()
 
 
 def test_points_are_each_listener_and_each_rule_of_each_route_on_it() -> None:
