@@ -52,7 +52,8 @@ class Judged(msgspec.Struct, frozen=True):
         law: The one that is told: the worst.
         excess: Most hits beyond the law, over all intervals.
         bound: What the replicas' gauges said together at their highest.
-        allowed: What may be: 0, or the bound.
+        allowed: What may be: 0, or the bound; and a limit more where the store's clock went on, since what it grants
+            from then on is of a later time.
         is_good: It is no more than that. A bound is of a window: what a bucket may admit beyond its law is that at
             once, and its part of it in each window of a longer interval.
     """
@@ -239,18 +240,21 @@ class Campaign:
 
     def _judge(self, fault: Fault, mode: str, load: _Load, bounds: list[Counter[str]]) -> Judged:
         """The worst law of a mode, by how far its excess is beyond what it may be."""
-        shares = mode == "Share"
-        forgets = fault.forgets and self._world.setting.new_master == "Learn"
+        setting = self._world.setting
+        forgets = setting.redis in fault.forgets and setting.new_master == "Learn"
         found = []
         for rule in RULES:
             if rule.mode.value == mode:
                 bound = min(_UNBOUNDED, sum(highest[rule.name] for highest in bounds))
-                allowed = bound if shares or forgets else 0
+                gauge = bound if mode == "Share" or forgets else 0
+                once = rule.limit.burst if fault.skips_time else 0
                 over = excess(rule.limit, load.calls[rule.name]).hits
-                is_good = over <= allowed
-                if allowed and rule.limit.algorithm is Algorithm.TOKEN_BUCKET:
-                    is_good = not excess(widened(rule.limit, allowed), load.calls[rule.name]).hits
-                found.append(Judged(mode, rule.law, over, bound, allowed, is_good))
+                is_good = over <= gauge + once
+                if gauge + once and rule.limit.algorithm is Algorithm.TOKEN_BUCKET:
+                    lawful = widened(rule.limit, gauge)
+                    lawful = msgspec.structs.replace(lawful, burst=lawful.burst + once)
+                    is_good = not excess(lawful, load.calls[rule.name]).hits
+                found.append(Judged(mode, rule.law, over, bound, gauge + once, is_good))
         return max(found, key=lambda each: (not each.is_good, each.excess - each.allowed, each.excess))
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def row(phase: Phase) -> Row:
 
 async def phases_of(setting: Setting, only: str) -> list[Phase]:
     """Every fault that fits a setting, one after another in one world."""
-    faults = [fault for fault in FAULTS if fault.fits(setting.redis, services=setting.services) and only in fault.name]
+    faults = [fault for fault in FAULTS if fault.fits(setting) and only in fault.name]
     with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
         async with running(setting, Path(folder)) as world:
             campaign = Campaign(world)

@@ -21,17 +21,15 @@ ALL = os.environ.get("TIDEGATE_CHAOS") == "all"
 SLICE = {
     Setting(Redis.SINGLE, services=False): (
         "all links cut both ways", "server full", "wrong password", "flushed", "server killed",
+        "server's clock a second back", "server's clock an hour on",
     ),
     Setting(Redis.SINGLE, services=True): ("link cut to the replica", "replica killed"),
-    Setting(Redis.SENTINEL, services=False): ("failover asked for",),
-    Setting(Redis.CLUSTER, services=False): ("failover asked for",),
+    Setting(Redis.SENTINEL, services=False): ("link cut to the replica", "failover asked for"),
+    Setting(Redis.CLUSTER, services=False): ("all links cut both ways", "failover asked for"),
 }  # fmt: skip
 BY_NAME = {fault.name: fault for fault in FAULTS}
 CASES = (
-    [
-        (setting, [each for each in FAULTS if each.fits(setting.redis, services=setting.services)])
-        for setting in SETTINGS
-    ]
+    [(setting, [each for each in FAULTS if each.fits(setting)]) for setting in SETTINGS]
     if ALL
     else [(setting, [BY_NAME[name] for name in names]) for setting, names in SLICE.items()]
 )

@@ -1,11 +1,11 @@
-"""Replicas, the Redis that they share, and a proxy on each one's way to it."""
+"""Replicas, the Redis that they share, and proxies on each one's way to every server and sentinel of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from support.redis_servers import (
     running_server,
 )
 
-OPTIONS: Final = RedisOptions(dead_after_ms=1_000)
+OPTIONS: Final = RedisOptions(dead_after_ms=1_000, own_clock=True)
 
 
 class Redis(enum.Enum):
@@ -52,6 +52,11 @@ class Setting(msgspec.Struct, frozen=True):
     apart: bool = False
 
     @property
+    def has_usual_rules(self) -> bool:
+        """Whether a lost memory is met as it is unless told otherwise."""
+        return (self.new_master, self.durability) == ("Learn", "Marks")
+
+    @property
     def name(self) -> str:
         """For people and test ids."""
         kind = "services" if self.services else "stores"
@@ -59,27 +64,55 @@ class Setting(msgspec.Struct, frozen=True):
         return "-".join([self.redis.value, kind, *(each.lower() for each in own)])
 
 
+class Access:
+    """One replica's way to Redis: a proxy before each server and sentinel; none of them tells where it really is."""
+
+    def __init__(self) -> None:
+        self._by_port: dict[int, FaultProxy] = {}
+        self._stand_ins: dict[int, int] = {}
+
+    async def begin(self, servers: Sequence[RedisServer], stack: contextlib.AsyncExitStack) -> None:
+        """Stand before every server until the stack is left."""
+        for server in servers:
+            proxy = await stack.enter_async_context(FaultProxy(server.port, self._stand_ins))
+            self._by_port[server.port] = proxy
+            self._stand_ins[server.port] = proxy.port
+
+    @property
+    def proxies(self) -> Iterable[FaultProxy]:
+        """All of them."""
+        return self._by_port.values()
+
+    def endpoints(self, servers: Sequence[RedisServer]) -> list[str]:
+        """Where these servers are, as the replica is to see it."""
+        return [f"127.0.0.1:{self._by_port[server.port].port}" for server in servers]
+
+
 class World(msgspec.Struct):
     """What a fault is done to.
 
     Attributes:
         replicas: Three.
-        proxies: The way of each to a single server; empty otherwise.
+        ways: The way of each to Redis.
         servers: All that count; the first is a master at the start.
         setup: Sentinels or cluster; None: a single server.
     """
 
     setting: Setting
     replicas: list[Replica]
-    proxies: list[FaultProxy]
+    ways: list[Access]
     servers: list[RedisServer]
     setup: SentinelSetup | ClusterSetup | None
 
+    def masters(self) -> list[RedisServer]:
+        """The servers that count now."""
+        if isinstance(self.setup, SentinelSetup):
+            return [self.setup.primary()]
+        return [server for server in self.servers if server.answers("ROLE").startswith("master")]
+
     def master(self) -> RedisServer:
         """The server that counts now; of a cluster, the first that does."""
-        if isinstance(self.setup, SentinelSetup):
-            return self.setup.primary()
-        return next(server for server in self.servers if server.answers("ROLE").startswith("master"))
+        return self.masters()[0]
 
 
 @contextlib.asynccontextmanager
@@ -87,35 +120,40 @@ async def running(setting: Setting, folder: Path) -> AsyncIterator[World]:
     """A world whose replicas are connected."""
     with _redis(setting.redis) as (servers, setup):
         async with contextlib.AsyncExitStack() as stack:
-            proxies = []
-            if setup is None:
-                proxies = [await stack.enter_async_context(FaultProxy(servers[0].port)) for _ in range(SLOTS)]
+            ways = [Access() for _ in range(SLOTS)]
+            for way in ways:
+                await way.begin(servers if setup is None else setup.all(), stack)
             replicas = [
-                _replica(setting, folder / f"replica{number}", proxies[number].port if proxies else 0, servers, setup)
-                for number in range(SLOTS)
+                _replica(setting, folder / f"replica{number}", way, servers, setup) for number, way in enumerate(ways)
             ]
             try:
                 await asyncio.gather(*(replica.start() for replica in replicas))
-                yield World(setting, replicas, proxies, servers, setup)
+                yield World(setting, replicas, ways, servers, setup)
             finally:
-                for proxy in proxies:
-                    proxy.heal()
+                for way in ways:
+                    for proxy in way.proxies:
+                        proxy.heal()
                 for replica in replicas:
                     await replica.close()
 
 
 def _replica(
-    setting: Setting, folder: Path, port: int, servers: list[RedisServer], setup: SentinelSetup | ClusterSetup | None
+    setting: Setting,
+    folder: Path,
+    way: Access,
+    servers: list[RedisServer],
+    setup: SentinelSetup | ClusterSetup | None,
 ) -> Replica:
+    reached: Sequence[RedisServer] = servers
     match setup:
         case None:
-            kind, endpoints, tail, url = "Redis", [f"127.0.0.1:{port}"], "", "redis://{}/0"
+            kind, tail, url = "Redis", "", "redis://{}/0"
         case SentinelSetup():
             kind, tail, url = "RedisSentinel", ", masterName: main", "redis+sentinel://{}/main"
-            endpoints = [server.endpoint for server in setup.sentinels]
+            reached = setup.sentinels
         case ClusterSetup():
             kind, tail, url = "RedisCluster", "", "redis+cluster://{}"
-            endpoints = [server.endpoint for server in servers]
+    endpoints = way.endpoints(reached)
     if setting.services:
         quoted = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
         store = f"type: {kind}, endpoints: [{quoted}]{tail}"
@@ -128,7 +166,7 @@ def _replica(
 def _redis(kind: Redis) -> Iterator[tuple[list[RedisServer], SentinelSetup | ClusterSetup | None]]:
     match kind:
         case Redis.SINGLE:
-            with running_server() as server:
+            with running_server(OPTIONS) as server:
                 yield [server], None
         case Redis.SENTINEL:
             with running_sentinels(OPTIONS) as sentinels:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from types import TracebackType
+import re
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 _CHUNK_BYTES: Final = 65_536
+_PORT: Final = re.compile(rb"(?<=[:\n ])[0-9]{5}(?=[\r ])")
+"""A port in what Redis says: a number of its own, a word, or behind a host."""
 
 
 class Way(enum.Enum):
@@ -28,8 +32,10 @@ class FaultProxy:
     chunk off; `drop_connections` resets what is open; `refuse` resets new ones too.
     """
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, stand_ins: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Stand before a server; `stand_ins`: ports to be told, in what it says, instead of others, both of 5 digits."""
         self._server_port = server_port
+        self._stand_ins = stand_ins
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,5 +129,9 @@ class FaultProxy:
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 if way not in self._cut:
-                    writer.write(chunk)
+                    writer.write(self._told(chunk) if self._stand_ins and way is Way.TO_CLIENT else chunk)
                     await writer.drain()
+
+    def _told(self, chunk: bytes) -> bytes:
+        """A server's words with the ports of those that stand in; as long as before."""
+        return _PORT.sub(lambda port: b"%d" % self._stand_ins.get(int(port[0]), int(port[0])), chunk)

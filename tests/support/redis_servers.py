@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from support.certificates import Authority
+from support.server_clock import ServerClock
 
 MISSING: Final = "redis-server is missing: install the package redis-server (Debian, Ubuntu) or redis"
 
@@ -27,7 +28,8 @@ _NUDGE_SECONDS: Final = 6.0
 """Longer than Redis takes to give a failover up."""
 _SLOTS: Final = 16_384
 _ATTEMPTS: Final = 5
-_PORTS: Final = (15_000, 32_000)
+_PORTS: Final = (16_400, 32_000)
+"""Five digits, and no number of a slot: a proxy that stands in for a server can tell them in what the server says."""
 _PORTS_GIVEN: Final[set[int]] = set()
 _CHANCE: Final = random.SystemRandom()
 """Not the seeded one: test processes that run side by side must not pick the same ports."""
@@ -42,6 +44,7 @@ class RedisOptions(msgspec.Struct, frozen=True):
         dead_after_ms: How long sentinels and cluster members wait for one that does not answer; on a machine that has
             other things to do, less makes failovers that nobody asked for.
         config: More lines of configuration, such as `("maxmemory", "3mb")`.
+        own_clock: Servers (not sentinels) go by a system clock that the test can set: `RedisServer.clock`.
     """
 
     user: str = ""
@@ -49,6 +52,7 @@ class RedisOptions(msgspec.Struct, frozen=True):
     tls: bool = False
     client_certs: bool = False
     config: tuple[tuple[str, str], ...] = ()
+    own_clock: bool = False
     dead_after_ms: int = 2_000
 
 
@@ -72,6 +76,7 @@ class RedisServer:
         self._has_run = False
         self.extra: list[tuple[str, str]] = []
         self.certificates = issue(folder) if options.tls else None
+        self.clock = ServerClock(folder, self._folder.name) if options.own_clock and not sentinel else None
 
     @property
     def endpoint(self) -> str:
@@ -94,8 +99,9 @@ class RedisServer:
         config = self._folder / "redis.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in self._lines()))
         command = [binary, str(config), *(["--sentinel"] if self._sentinel else [])]
+        environment = None if self.clock is None else self.clock.environment
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=environment)
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None

@@ -31,6 +31,9 @@ class StandingRules(NamedTuple):
         holder_waits: A slot owns nothing in windows that began before its holder took it.
         eviction_taints: A key whose count was dropped owns nothing until the next window.
         form_waits: The form changes only when nobody holds the old one any more.
+        only_form_in_force_owns: A replica that goes by another form than the one in force owns nothing.
+        takes_leave_reserve: Grants leave alone what slots own.
+        keeps_reserve: The store keeps the greatest reserve of its window, whoever asks later.
         counts_outlive_reloads: What was spent is counted by the limit, not by the snapshot that it came with.
         reserves_most_in_doubt: A take reserves what any form may own, unless its replica is surely in form, and the
             window began after that form came into force.
@@ -41,6 +44,9 @@ class StandingRules(NamedTuple):
     holder_waits: bool = True
     eviction_taints: bool = True
     form_waits: bool = True
+    only_form_in_force_owns: bool = True
+    takes_leave_reserve: bool = True
+    keeps_reserve: bool = True
     counts_outlive_reloads: bool = True
     reserves_most_in_doubt: bool = True
     shareless_doubt: bool = True
@@ -171,7 +177,7 @@ class StandingModel:
         if slot >= 0:
             slots[slot] = (replica.name, now + TTL)
         after = store._replace(slots=tuple(slots), form=form)
-        if slot < 0 or not in_form:
+        if slot < 0 or (self._rules.only_form_in_force_owns and not in_form):
             return replica._replace(slot=-1, first=0, sure=0, until=0), after
         first = replica.first
         if replica.slot != slot or now >= replica.until:
@@ -194,7 +200,9 @@ class StandingModel:
         is_sure = replica.slot >= 0 and world.now // WINDOW >= replica.sure
         doubts = self._rules.reserves_most_in_doubt and (self._rules.shareless_doubt or OWNED[replica.form] > 0)
         owned = max(OWNED) if doubts and not is_sure else OWNED[replica.form]
-        left_alone = max(store.reserve, SLOTS * owned)
+        left_alone = max(store.reserve if self._rules.keeps_reserve else 0, SLOTS * owned)
+        if not self._rules.takes_leave_reserve:
+            left_alone = 0
         if store.granted + left_alone >= LIMIT:
             return None
         # The store keeps the greatest reserve of its window that those who own something asked for.

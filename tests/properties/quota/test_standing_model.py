@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ratelimit_service.algorithms.limit import Algorithm
+from support.rolling_standing_model import RollingModel, RollingRules
 from support.standing_model import Events, StandingModel, StandingRules
 
 KEPT = StandingRules()
@@ -41,6 +43,8 @@ def test_no_window_has_more_than_its_limit(events: Events) -> None:
         ("eviction_taints", Events(evictions=1)),
         ("counts_outlive_reloads", Events(reloads=1)),
         ("form_waits", Events(new_forms=1)),
+        ("only_form_in_force_owns", Events(new_forms=1)),
+        ("takes_leave_reserve", Events()),
         ("reserves_most_in_doubt", Events(new_forms=1, forms=(0, 2))),
         ("shareless_doubt", Events(new_forms=1, forms=(0, 2))),
     ],
@@ -50,3 +54,29 @@ def test_rule_that_is_dropped_is_missed(dropped: str, events: Events) -> None:
     without: dict[str, Any] = {dropped: False}
 
     assert StandingModel(KEPT._replace(**without), events).explored().breach
+
+
+def test_reserve_that_the_store_keeps_is_a_second_guard() -> None:
+    """Since takes in doubt leave the most that any form may own, forgetting it alone is no bug; the rest is."""
+    assert not StandingModel(KEPT._replace(keeps_reserve=False), NEW_FORM).explored().breach
+
+
+rolling = pytest.mark.parametrize("algorithm", [Algorithm.SLIDING_WINDOW, Algorithm.TOKEN_BUCKET])
+
+
+@rolling
+def test_no_interval_has_more_than_its_limit(algorithm: Algorithm) -> None:
+    """Whoever holds the slot, and whatever is evicted or loaded anew."""
+    found = RollingModel(algorithm).explored()
+
+    assert not found.breach, found.schedule
+    assert found.states > 1_000
+
+
+@rolling
+@pytest.mark.parametrize("dropped", RollingRules._fields)
+def test_rule_of_rolling_limits_that_is_dropped_is_missed(algorithm: Algorithm, dropped: str) -> None:
+    """Each rule is there for a schedule that needs it."""
+    without: dict[str, Any] = {dropped: False}
+
+    assert RollingModel(algorithm, RollingRules(**without)).explored().breach
