@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from ratelimit_service.assembly.sources import make_source
+from ratelimit_service.assembly.store_watch import StoreWatch
 from ratelimit_service.assembly.stores import Stores
 from ratelimit_service.assembly.traces import TracesMissing, make_tracing
 from ratelimit_service.assembly.transports import TRANSPORTS
@@ -117,6 +118,8 @@ class Service:
             waits_for_policies=settings.start_without_policies or settings.xds is not None,
         )
         metrics.bound = self.view.bound
+        self._store_watch = StoreWatch(self._stores.health, self._log)
+        self._watching: asyncio.Task[None] | None = None
         make = functools.partial(make_source, settings) if source is None else source
         self._source = make(self._apply, self.view)
         self._admin = AdminServer([settings.admin], self.view, routes=ROUTES, exposed=settings.admin_expose)
@@ -143,6 +146,7 @@ class Service:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.told.set)
         await self._stores.start()
+        self._watching = loop.create_task(self._store_watch.run())
         try:
             await self._load()
             await self._listen()
@@ -244,6 +248,8 @@ class Service:
         calls_s = max(0.0, grace_s - _RESERVE_S)
         await asyncio.gather(self._transport.drain(calls_s), self._source.close())
         await self._admin.close(min(grace_s, _RESERVE_S))
+        if self._watching is not None:
+            self._watching.cancel()
         await self._stores.close()
         if self._tracing is not None:
             await _close_traces(self._tracing)

@@ -15,6 +15,7 @@ from ratelimit_service.limiter.explain import Explanation
 from ratelimit_service.limiter.resetting import ResetAnswer
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot
+from ratelimit_service.quota.decision import MAX_HITS
 from ratelimit_service.quota.health import StoresHealth
 from ratelimit_service.quota.store import Store, Usage
 from ratelimit_service.sources.contract import Applied, Refused
@@ -134,8 +135,9 @@ class ServiceView:
         return await listed
 
     def bound(self, domain: str, rule: str) -> int:
-        """`Store.bound` of a rule."""
-        return self._store_of(domain).bound(rule)
+        """`Store.bound` of a rule; below 0: there is none."""
+        bound = self._store_of(domain).bound(rule)
+        return -1 if bound >= MAX_HITS else bound
 
     def _store_of(self, domain: str) -> Store:
         known = None if self._snapshot is None else self._snapshot.domains.get(domain.encode(errors="surrogatepass"))

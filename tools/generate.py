@@ -21,6 +21,7 @@ from tools.cache_figures import render_cache_figures  # noqa: E402
 from tools.cache_metrics import render_cache_metrics_reference  # noqa: E402
 from tools.dashboards.boards import BOARDS  # noqa: E402
 from tools.dashboards.panels import render as render_board  # noqa: E402
+from tools.fault_figures import render_fault_figures  # noqa: E402
 
 
 def _row(flag: Flag) -> str:
@@ -66,6 +67,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/metrics.md": render_metrics_reference,
     "docs/reference/flags.md": render_flags_reference,
     "docs/explanation/cache-figures.md": render_cache_figures,
+    "docs/explanation/fault-figures.md": render_fault_figures,
     "docs/reference/cache-metrics.md": render_cache_metrics_reference,
     "docs/reference/operator-flags.md": render_operator_flags_reference,
     "docs/reference/operator-metrics.md": render_operator_metrics_reference,

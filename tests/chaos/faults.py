@@ -46,7 +46,7 @@ class Fault(msgspec.Struct, frozen=True):
     ends_replica: bool = False
 
     def fits(self, setting: Setting) -> bool:
-        """Whether it can be done there, and tells something: another rule for lost memory is for faults that lose it."""
+        """Whether it can be done there, and tells something: a rule for lost memory is for faults that lose it."""
         if setting.redis not in self.over or self.of_services not in {None, setting.services}:
             return False
         return setting.has_usual_rules or setting.redis in self.forgets

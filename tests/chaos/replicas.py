@@ -30,6 +30,7 @@ from ratelimit_service.wire.rls.messages import Descriptor, Request
 
 DEADLINE_US: Final = 10_000
 _READY_S: Final = 30.0
+_UNBOUNDED: Final = 2**64 - 1
 
 
 Asked = Callable[[bool | None], None]
@@ -173,7 +174,7 @@ class ServiceReplica:
         except httpx.HTTPError:
             return {}, 0
         bounds = {
-            found[1]: int(float(found[2]))
+            found[1]: _UNBOUNDED if found[2] == "+Inf" else int(float(found[2]))
             for found in re.finditer(
                 r'^tidegate_admission_bound\{[^}]*rule="([^"]*)"[^}]*\} (\S+)$', page, re.MULTILINE
             )

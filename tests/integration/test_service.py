@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,8 @@ from ratelimit_service.wire.rls.encode import encode_response
 from ratelimit_service.wire.rls.messages import Descriptor, Request, Status, Verdict
 from support.transports import on_loop
 
+pytestmark = pytest.mark.usefixtures("signals_given_back")
+
 POLICY = """\
 apiVersion: tidegate.dev/v1alpha1
 kind: RateLimitPolicy
@@ -40,16 +42,6 @@ spec:
     limits: [{requests: 2, window: 1h}]
 """
 ANN = Request(b"shop.checkout", (Descriptor(((b"user", b"ann"),)),))
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """A service takes over the process's signals; give them back."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,11 @@ from ratelimit_service.transport.admin_client import ask_admin, body_of
 from ratelimit_service.transport.client import CallFailed, RateLimitClient
 from ratelimit_service.wire.grpc.status import GrpcCode
 from ratelimit_service.wire.rls.messages import Descriptor, Request
-from support.redis_servers import RedisServer, running_server
+from support.redis_servers import RedisOptions, RedisServer, require_redis
+from support.service_process import START_S, check, policy_folder, serving
 from support.transports import on_loop
+
+pytestmark = pytest.mark.usefixtures("signals_given_back")
 
 POLICY = """\
 apiVersion: tidegate.dev/v1alpha1
@@ -43,23 +45,6 @@ spec:
   store: {{type: Redis, endpoints: ["{endpoint}"], timeouts: {{connect: 5s, command: 5s}}, keyPrefix: "{prefix}"}}
   leases: {{slots: 2}}
 """
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """A service takes over the process's signals; give them back."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    """A real server."""
-    with running_server() as server:
-        yield server
 
 
 def ask(key: str) -> Request:
@@ -267,3 +252,29 @@ async def test_compat_fails_a_call_when_its_store_is_away(tmp_path: Path) -> Non
             await client.ask(ask("few"), timeout_s=25)
 
     assert failed.value.code is GrpcCode.UNKNOWN
+
+
+def test_a_service_that_starts_before_its_redis_says_so_and_recovers(tmp_path: Path) -> None:
+    """It is ready and decides by the failure mode; log, health and bound tell it, and no restart is needed."""
+    require_redis()
+    server = RedisServer(tmp_path, RedisOptions())
+    text = POLICY.format(profile="").replace("onStoreError: Closed", "onStoreError: Share")
+    policy_folder(tmp_path, text)
+    store = f"redis://{server.endpoint}?command_timeout=5s&connect_timeout=5s"
+    with serving(tmp_path, "--store", store, "--deadline", "20s", transport="native") as running:
+        ready = running.page("/readyz")[0]
+        check(running, "--domain", "shop.checkout", "few=ann", "--timeout", "25")
+        unbounded = 'tidegate_admission_bound{domain="shop.checkout",rule="few"} +Inf\n' in running.page("/metrics")[1]
+        running.until("what the log says", lambda: "failure modes decide" in running.output(), START_S)
+        try:
+            server.start()
+            running.until_connected()
+            running.until("what the log says", lambda: "store works again" in running.output(), START_S)
+            check(running, "--domain", "shop.checkout", "few=bob", "--timeout", "25")
+            sources = running.page("/metrics")[1]
+        finally:
+            server.kill()
+
+    assert ready == 200
+    assert unbounded
+    assert 'tidegate_decision_sources_total{source="exact"} 1\n' in sources

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -23,6 +21,8 @@ from support.otlp_collector import attributes_of, collecting
 from support.redis_servers import running_server
 from support.transports import on_loop
 
+pytestmark = pytest.mark.usefixtures("signals_given_back")
+
 POLICY = """\
 apiVersion: tidegate.dev/v1alpha1
 kind: RateLimitPolicy
@@ -36,16 +36,6 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 CALL = METHOD[1:]
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
-
-
-@pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """A service takes over the process's signals; give them back."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

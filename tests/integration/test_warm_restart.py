@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.redis_servers import RedisServer, running_server
-from support.service_process import START_S, Running, check, serving
+from support.redis_servers import RedisServer
+from support.service_process import START_S, Running, check, policy_folder, serving
 
 POLICY = """\
 apiVersion: tidegate.dev/v1alpha1
@@ -24,20 +22,10 @@ spec:
 """
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    """A real server."""
-    with running_server() as server:
-        yield server
-
-
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     """A folder with one policy."""
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "checkout.yaml").write_text(POLICY)
-    return folder
+    return policy_folder(tmp_path, POLICY)
 
 
 def flags(redis: RedisServer, database: int, folder: Path) -> tuple[str, ...]:
@@ -46,21 +34,9 @@ def flags(redis: RedisServer, database: int, folder: Path) -> tuple[str, ...]:
     return ("--store", store, "--deadline", "20s", "--warm-file", str(folder / "warm"))
 
 
-def value(running: Running, series: str) -> float:
-    """A series of the metrics, 0 where it is not there."""
-    found = re.search(rf"^{re.escape(series)} (\S+)$", running.page("/metrics")[1], re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
-def connected(running: Running) -> None:
-    """Wait for the server."""
-    up = re.compile(r"^tidegate_store_node_up\{.*\} 1$", re.MULTILINE).search
-    running.until("the store", lambda: up(running.page("/metrics")[1]) is not None, START_S)
-
-
 def ok_of(running: Running, rule: str) -> float:
     """Descriptors that passed."""
-    return value(running, f'tidegate_decisions_total{{domain="shop.checkout",rule="{rule}",result="ok"}}')
+    return running.value(f'tidegate_decisions_total{{domain="shop.checkout",rule="{rule}",result="ok"}}')
 
 
 def ask(running: Running, rule: str, times: int) -> None:
@@ -72,14 +48,14 @@ def test_after_a_crash_nothing_is_taken_for_granted(tmp_path: Path, policies: Pa
     """What the dead process held stays counted; its successor holds nothing, and both together keep the limit."""
     more = flags(redis, 1, tmp_path)
     with serving(tmp_path, *more, transport="native") as running:
-        connected(running)
+        running.until_connected()
         ask(running, "many", 12)
         before = ok_of(running, "many")
         running.process.kill()
         running.process.wait(START_S)
     with serving(tmp_path, *more, transport="native") as running:
-        connected(running)
-        at_first = value(running, 'tidegate_store_hits_total{profile="default",fate="granted"}')
+        running.until_connected()
+        at_first = running.value('tidegate_store_hits_total{profile="default",fate="granted"}')
         ask(running, "many", 60)
         after = ok_of(running, "many")
         running.stop()
@@ -97,12 +73,12 @@ def test_after_a_restart_hot_keys_are_leased_before_they_are_asked_for(
     more = flags(redis, 2, tmp_path)
     granted = 'tidegate_store_hits_total{profile="default",fate="granted"}'
     with serving(tmp_path, *more, transport="native") as running:
-        connected(running)
+        running.until_connected()
         ask(running, "free", 300)
         code = running.stop()
     kept = (tmp_path / "warm").stat()
     with serving(tmp_path, *more, transport="native") as running:
-        running.until("a lease", lambda: value(running, granted) > 0, START_S)
+        running.until("a lease", lambda: running.value(granted) > 0, START_S)
         running.stop()
 
     assert code == 0

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from ratelimit_service.transport.client import CallFailed, RateLimitClient
 from ratelimit_service.transport.tls import ClientTls
 from ratelimit_service.wire.rls.messages import Descriptor, Request
 from support.certificates import Authority
-from support.redis_servers import RedisServer, running_server
-from support.service_process import START_S, Running, serving, tidegate
+from support.redis_servers import RedisServer
+from support.service_process import START_S, Running, policy_folder, serving, tidegate
 from support.transports import on_loop
 
 POLICY = """\
@@ -38,20 +37,10 @@ FEW = 'domain="shop.checkout",rule="few"'
 RESULTS = ("ok", "over")
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    """A real server."""
-    with running_server() as server:
-        yield server
-
-
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     """A folder with one policy."""
-    folder = tmp_path / "policies"
-    folder.mkdir()
-    (folder / "checkout.yaml").write_text(POLICY)
-    return folder
+    return policy_folder(tmp_path, POLICY)
 
 
 _databases = iter(range(16))
@@ -92,12 +81,6 @@ def workers(running: Running) -> list[dict[str, Any]]:
     return states
 
 
-def value(running: Running, series: str) -> float:
-    """A series of the summed metrics."""
-    found = re.search(rf"^{re.escape(series)} (\S+)$", running.page("/metrics")[1], re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
 @on_loop
 async def test_workers_share_a_budget_and_the_connections(
     tmp_path: Path, policies: Path, flags: tuple[str, ...]
@@ -107,12 +90,12 @@ async def test_workers_share_a_budget_and_the_connections(
         async with clients(running.grpc, 4) as connected:
             verdicts = [await each.ask(ask("few"), timeout_s=25) for _ in range(3) for each in connected]
             running.until(
-                "a slot for each", lambda: value(running, 'tidegate_store_replicas{profile="default"}') == 2, 30
+                "a slot for each", lambda: running.value('tidegate_store_replicas{profile="default"}') == 2, 30
             )
             running.until("the connections", lambda: [each["connections"] for each in workers(running)] == [2, 2], 30)
-            decided = [value(running, f'tidegate_decisions_total{{{FEW},result="{result}"}}') for result in RESULTS]
+            decided = [running.value(f'tidegate_decisions_total{{{FEW},result="{result}"}}') for result in RESULTS]
             counters = json.loads(running.page("/counters?domain=shop.checkout")[1])
-            accepted = value(running, "tidegate_connections_accepted_total")
+            accepted = running.value("tidegate_connections_accepted_total")
         ready, body = running.page("/readyz")
         pages = {path: running.page(path)[0] for path in ("/", "/livez", "/healthcheck", "/rlconfig", "/debug/config")}
         missing = running.page("/nowhere")[0]
@@ -136,7 +119,7 @@ async def test_a_worker_that_dies_takes_no_other_s_connection_along(
     with serving(tmp_path, *flags, transport="native") as running:
         async with clients(running.grpc, 2) as connected:
             running.until("the connections", lambda: [each["connections"] for each in workers(running)] == [1, 1], 30)
-            begun = value(running, "tidegate_calls_begun_total")
+            begun = running.value("tidegate_calls_begun_total")
             os.kill(workers(running)[0]["pid"], signal.SIGKILL)
             survived = 0
             for client in connected:
@@ -150,7 +133,7 @@ async def test_a_worker_that_dies_takes_no_other_s_connection_along(
                     pass
             running.until("the new one", lambda: all(each["ready"] for each in workers(running)), START_S)
             states = workers(running)
-            after = value(running, "tidegate_calls_begun_total")
+            after = running.value("tidegate_calls_begun_total")
         logged = running.output()
         code = running.stop()
 
@@ -219,10 +202,10 @@ def test_readiness_is_told_for_each_worker(tmp_path: Path, policies: Path, flags
     with serving(tmp_path, *flags, "--start-without-policies", transport="native") as running:
         before = running.page("/readyz")
         refused = tidegate("check", "--target", running.grpc, "--domain", "shop.checkout", "few=a")
-        metric = value(running, 'tidegate_worker_ready{worker="1"}')
+        metric = running.value('tidegate_worker_ready{worker="1"}')
         (policies / "checkout.yaml").write_text(POLICY)
         running.until("readiness", lambda: running.page("/readyz") == (200, "ok\n"), 30)
-        ready = [value(running, f'tidegate_worker_ready{{worker="{number}"}}') for number in (0, 1)]
+        ready = [running.value(f'tidegate_worker_ready{{worker="{number}"}}') for number in (0, 1)]
         running.stop()
 
     assert before[0] == 503

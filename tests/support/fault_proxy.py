@@ -33,7 +33,7 @@ class FaultProxy:
     """
 
     def __init__(self, server_port: int, stand_ins: Mapping[int, int] = MappingProxyType({})) -> None:
-        """Stand before a server; `stand_ins`: ports to be told, in what it says, instead of others, both of 5 digits."""
+        """Stand before a server; `stand_ins`: ports to tell, in what it says, instead of others, both of 5 digits."""
         self._server_port = server_port
         self._stand_ins = stand_ins
         self._listener: asyncio.Server | None = None

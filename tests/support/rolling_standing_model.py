@@ -22,7 +22,7 @@ LIMIT = 2
 OWNED = 1
 
 Count = tuple[int, ...]
-"""When what still counts was spent; of a bucket, how long each hit of the backlog takes to refill: `WINDOW`, or less."""
+"""Ages of what still counts; of a bucket, how long each hit of the backlog takes to refill: `WINDOW`, or less."""
 
 
 class RollingRules(NamedTuple):
@@ -41,6 +41,9 @@ class RollingRules(NamedTuple):
     keeps_own_law: bool = True
     eviction_taints: bool = True
     counts_outlive_reloads: bool = True
+
+
+KEEPS_RULES = RollingRules()
 
 
 class _Replica(NamedTuple):
@@ -71,7 +74,7 @@ class RollingModel:
     """Two replicas, and what they promise together."""
 
     def __init__(
-        self, algorithm: Algorithm, rules: RollingRules = RollingRules(), *, ticks: int = 10, losses: int = 1
+        self, algorithm: Algorithm, rules: RollingRules = KEEPS_RULES, *, ticks: int = 10, losses: int = 1
     ) -> None:
         self._is_bucket = algorithm is Algorithm.TOKEN_BUCKET
         self._rules = rules

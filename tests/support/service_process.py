@@ -17,6 +17,14 @@ START_S = 30.0
 TIDEGATE = [sys.executable, "-m", "ratelimit_service.cli"]
 
 
+def policy_folder(folder: Path, policy: str) -> Path:
+    """A folder of policies below another one, with one file."""
+    policies = folder / "policies"
+    policies.mkdir()
+    (policies / "checkout.yaml").write_text(policy)
+    return policies
+
+
 class Running:
     """A started service and what it has printed so far."""
 
@@ -41,6 +49,16 @@ class Running:
             return response.status, response.read().decode()
         finally:
             connection.close()
+
+    def value(self, series: str) -> float:
+        """A series of the metrics, 0 where it is not there."""
+        found = re.search(rf"^{re.escape(series)} (\S+)$", self.page("/metrics")[1], re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def until_connected(self) -> None:
+        """Wait for a server of the store."""
+        up = re.compile(r"^tidegate_store_node_up\{.*\} 1$", re.MULTILINE).search
+        self.until("the store", lambda: up(self.page("/metrics")[1]) is not None, START_S)
 
     def until(self, what: str, holds: Callable[[], bool], timeout_s: float = 5.0) -> float:
         """Poll until it holds; seconds that it took."""

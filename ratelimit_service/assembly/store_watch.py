@@ -1,0 +1,63 @@
+"""Says in the log when a store is away or full, and when it works again.
+
+Metrics and `/health/cache` show the same at any time; who reads the log of a service that was started without its
+Redis must find out there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ratelimit_service.quota.health import CountingStatus, StoreHealth, StoresHealth
+
+__all__ = ["StoreWatch", "Wording"]
+
+LOOK_S: Final = 1.0
+"""Between two looks: longer than a store takes to connect, and an outage that nobody could notice is not told."""
+
+
+class Wording(Protocol):
+    """A log with fields, such as structlog's."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """All is well."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """It is not."""
+
+
+class StoreWatch:
+    """Compares the stores' health with what was told last."""
+
+    def __init__(self, health: Callable[[], StoresHealth], log: Wording) -> None:
+        """Tell `log` what becomes of `health`; all are thought to work at first."""
+        self._health = health
+        self._log = log
+        self._bad: dict[str, CountingStatus] = {}
+
+    def look(self) -> None:
+        """Tell what has changed since the last look; a store that is gone from the configuration is not told."""
+        profiles = self._health().profiles
+        for profile, health in profiles.items():
+            before = self._bad.get(profile, CountingStatus.HEALTHY)
+            if health.status is not before:
+                self._tell(profile, health)
+        self._bad = {name: it.status for name, it in profiles.items() if it.status is not CountingStatus.HEALTHY}
+
+    def _tell(self, profile: str, health: StoreHealth) -> None:
+        match health.status:
+            case CountingStatus.HEALTHY:
+                self._log.info("store works again", profile=profile)
+            case CountingStatus.DEGRADED:
+                problems = () if health.l2 is None else health.l2.problems
+                self._log.warning("store fails, failure modes decide", profile=profile, problems=list(problems))
+            case CountingStatus.UNHEALTHY:
+                self._log.warning("store is full, new keys are not counted", profile=profile)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()

@@ -1,0 +1,75 @@
+"""What the log tells of stores."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ratelimit_service.assembly.store_watch import StoreWatch
+from ratelimit_service.quota.health import MemoryLevel, SharedLevel, StoresHealth, all_health, store_health
+from support.virtual_time import run_virtually
+
+AWAY = store_health(l2=SharedLevel(("redis:6379: refused",)))
+WELL = store_health(l2=SharedLevel(()))
+FULL = store_health(l1=MemoryLevel(1, 1, 1, 1, full=True))
+
+
+class Said:
+    """A log that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, dict[str, object]]] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        self.lines.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.lines.append(("warning", event, fields))
+
+
+def told(*looks: list[tuple[str, object]]) -> list[tuple[str, str, dict[str, object]]]:
+    said = Said()
+    coming: list[StoresHealth] = [all_health(look) for look in looks]  # type: ignore[arg-type]
+    watch = StoreWatch(lambda: coming.pop(0), said)
+    for _ in looks:
+        watch.look()
+    return said.lines
+
+
+def test_a_store_that_is_away_is_told_once_and_so_is_its_return() -> None:
+    """Also one that was away from the start, with what is wrong with it."""
+    lines = told([("shop/one", AWAY), ("", WELL)], [("shop/one", AWAY), ("", WELL)], [("shop/one", WELL), ("", WELL)])
+
+    assert lines == [
+        (
+            "warning",
+            "store fails, failure modes decide",
+            {"profile": "shop/one", "problems": ["redis:6379: refused"]},
+        ),
+        ("info", "store works again", {"profile": "shop/one"}),
+    ]
+
+
+def test_a_full_store_is_told() -> None:
+    """And one that has gone with its profile is not called well."""
+    assert told([("", FULL)], []) == [
+        ("warning", "store is full, new keys are not counted", {"profile": "default"}),
+    ]
+
+
+def test_it_looks_again_and_again() -> None:
+    """Until it is cancelled."""
+    looks = 0
+
+    def health() -> StoresHealth:
+        nonlocal looks
+        looks += 1
+        return all_health([])
+
+    async def watching() -> None:
+        task = asyncio.get_running_loop().create_task(StoreWatch(health, Said()).run())
+        await asyncio.sleep(3.5)
+        task.cancel()
+
+    run_virtually(watching())
+
+    assert looks == 3
