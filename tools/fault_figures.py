@@ -22,25 +22,25 @@ def render_fault_figures() -> str:
     phases: Sequence[Phase] = kept["phases"]
     facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kept["machine"].items() if key != "revision")
     judged = [each for phase in phases for each in phase["judged"]]
+    calls, admitted = (sum(phase[what] for phase in phases) for what in ("calls", "admitted"))
     bad = sum(not each["is_good"] for each in judged)
     late = sum(phase["recovered_s"] is None or phase["recovered_s"] > _AIMED_S for phase in phases)
     lines = [
         "# Figures under faults",
         "",
-        "Made by `make generate` from what `python -m tests.chaos.run` wrote; what is done, and how it is judged, is in",
-        "[What holds when things break](under-faults.md).",
+        "Made by `make generate` from what `python -m tests.chaos.run` wrote.",
+        "What is done, and how it is judged: [what holds when things break](under-faults.md).",
         "",
         f"[chaos.json](../benchmarks/chaos.json): {facts}.",
         "",
-        f"{len(phases)} phases, {sum(phase['calls'] for phase in phases):,} calls,"
-        f" {sum(phase['admitted'] for phase in phases):,} admitted.",
+        f"{len(phases)} phases, {calls:,} calls, {admitted:,} admitted.",
         f"Of {len(judged)} verdicts, a mode in a phase each, {bad} went beyond what they may.",
         f"{late} phases recovered later than the {_AIMED_S:g} s that are aimed at, or not within the time watched.",
         "",
         "Hits beyond the law, the worst of all worlds and laws, and in brackets what may be there in a window.",
         "A bucket's bound is depth and rate, so over several seconds more than that number may be within it.",
-        "Times are of calls to replicas that ran, scheduling included: read them beside the first row, in which nothing is",
-        "broken, and beside the load.",
+        "Times are of calls to replicas that ran, scheduling included.",
+        "Read them beside the first row, in which nothing is broken, and beside the load.",
     ]
     for redis in ("single", "sentinel", "cluster"):
         lines += ["", f"## {redis.capitalize()}", "", *_table([p for p in phases if p["setting"].startswith(redis)])]
