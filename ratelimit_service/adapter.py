@@ -26,7 +26,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.cache.counting import Sample
 from ratelimit_service.cache.profiles import DEFAULT_SECRETS
 from ratelimit_service.cache.service import CacheService
@@ -34,7 +33,8 @@ from ratelimit_service.cache.warming import DEFAULT_PER_SECOND, Progress, Warmin
 from ratelimit_service.clock import Clock as MachineClock
 from ratelimit_service.library.checks import Checking, Checks
 from ratelimit_service.library.config import DefaultLimit, RateLimitConfig
-from ratelimit_service.library.laws import Law, counted, problems_of
+from ratelimit_service.library.crowds import Crowds
+from ratelimit_service.library.laws import counted
 from ratelimit_service.library.measures import (
     RateLimitingStats,
     algorithm_stats,
@@ -44,7 +44,7 @@ from ratelimit_service.library.measures import (
 )
 from ratelimit_service.library.optimizer import RateLimitingPerformanceOptimizer
 from ratelimit_service.library.profiles import config_of
-from ratelimit_service.library.quotas import quota_of
+from ratelimit_service.library.quotas import MemoryQuota, quota_of
 from ratelimit_service.library.results import (
     NEVER_MS,
     InvalidRateLimit,
@@ -52,6 +52,7 @@ from ratelimit_service.library.results import (
     RateLimitResult,
     RateLimitStoreLost,
 )
+from ratelimit_service.library.several import Several
 from ratelimit_service.library.standing import RateLimitingHealth, health_of
 from ratelimit_service.library.waiting import Answers
 from ratelimit_service.library.warming import KeyToWarm, RateLimitingCacheWarmer, charges_to_warm, warm_in_batches
@@ -120,9 +121,18 @@ class RateLimitingCacheAdapter:
         self._decide = self._checks.decide
         self._book = self._checks.book
         self._deadline_us = config.deadline_ms * _US_PER_MS
+        self._several = Several(self._checks, self._store, self._deadline_us)
+        leased = self._quota.leased
+        self._crowds = None if leased is None else Crowds(self._checks, self._store, leased, self._deadline_us)
         self._warming: asyncio.Task[None] | None = None
         self._is_open = False
         self._is_closed = False
+
+    @property
+    def needs_no_loop(self) -> bool:
+        """Whether nothing of it ever waits or runs in the background: counts in memory, without cache or warming."""
+        is_plain = self.cache is None and self.config.warming is WarmingMode.NONE
+        return is_plain and isinstance(self._quota, MemoryQuota)
 
     # Made, started, closed.
 
@@ -252,8 +262,10 @@ class RateLimitingCacheAdapter:
         )
 
     async def _wait(self, key: str, checking: Checking) -> RateLimitResult:
-        """Ask the store."""
+        """Ask the store, or wait with others who did."""
         law, charges, asked = checking
+        if self._crowds is not None and self._crowds.takes(charges[0]):
+            return await self._crowds.join(key, checking)
         answers: Answers[Sequence[Outcome]] = Answers(1)
         self._store.charge_later(charges, asked.boot_us + self._deadline_us, functools.partial(answers.take_in, 0))
         ((outcome,),) = await answers.all()
@@ -276,75 +288,7 @@ class RateLimitingCacheAdapter:
             InvalidRateLimit: With every argument that is wrong, as `requests[2].limit`; nothing is counted.
             RateLimitStoreLost: As for `check_rate_limit`.
         """
-        now = self._read()
-        laws = self._laws_of(requests, now)
-        charges = [
-            Charge(law.identity, law.limit, counted(request.key), request.hits)
-            for law, request in zip(laws, requests, strict=True)
-        ]
-        if all_or_nothing:
-            outcomes = await self._charge_together(charges, now)
-        else:
-            outcomes = await self._charge_each(charges, now)
-        done = self._read()
-        if requests:
-            self._checks.durations.observe(done.boot_us - now.boot_us, len(requests))
-        return self._results(laws, outcomes, done)
-
-    def _results(self, laws: Sequence[Law], outcomes: Sequence[Outcome], now: Instant) -> list[RateLimitResult]:
-        """Tell all of them, even if the program wants to be told by an error."""
-        results = []
-        is_lost = False
-        for law, outcome in zip(laws, outcomes, strict=True):
-            try:
-                results.append(self._checks.result(law, outcome, now))
-            except RateLimitStoreLost as lost:
-                is_lost = True
-                results += lost.results
-        if is_lost:
-            raise RateLimitStoreLost(tuple(results))
-        return results
-
-    def _laws_of(self, requests: Sequence[RateLimitRequest], now: Instant) -> list[Law]:
-        problems: dict[str, str] = {}
-        for index, each in enumerate(requests):
-            wrong = problems_of(each.key, each.limit, each.window_ms, each.algorithm, each.hits, each.burst)
-            problems |= {f"requests[{index}].{argument}": problem for argument, problem in wrong.items()}
-        if problems:
-            raise InvalidRateLimit(problems)
-        return [
-            self._book.law(each.limit, each.window_ms, each.algorithm, each.burst, now.boot_us) for each in requests
-        ]
-
-    async def _charge_together(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
-        """Charge all or none."""
-        if not charges:
-            return ()
-        together = tuple(charges)
-        outcomes = self._store.charge(together, now)
-        if outcomes is not None:
-            return outcomes
-        answers: Answers[Sequence[Outcome]] = Answers(1)
-        self._store.charge_later(together, now.boot_us + self._deadline_us, functools.partial(answers.take_in, 0))
-        return (await answers.all())[0]
-
-    async def _charge_each(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
-        """Charge each for itself; what has to wait waits together, and so leaves in one batch."""
-        decided: list[Outcome | None] = []
-        waiting: list[tuple[Charge]] = []
-        for charge in charges:
-            outcomes = self._store.charge((charge,), now)
-            if outcomes is None:
-                waiting.append((charge,))
-                decided.append(None)
-            else:
-                decided.append(outcomes[0])
-        answers: Answers[Sequence[Outcome]] = Answers(len(waiting))
-        for index, alone in enumerate(waiting):
-            take_in = functools.partial(answers.take_in, index)
-            self._store.charge_later(alone, now.boot_us + self._deadline_us, take_in)
-        later = iter(await answers.all())
-        return [next(later)[0] if outcome is None else outcome for outcome in decided]
+        return await self._several.check(requests, all_or_nothing=all_or_nothing)
 
     # Administration.
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from types import ModuleType
 
-from ratelimit_service import adapter, cache, migration
+from ratelimit_service import adapter, cache, migration, sync_adapter
 from ratelimit_service.cache import prometheus
 from ratelimit_service.integrations import asgi_limits, asgi_responses, django_cache
 
 LIMITER: dict[str, ModuleType] = {
     "ratelimit_service.adapter": adapter,
+    "ratelimit_service.sync_adapter": sync_adapter,
     "ratelimit_service.migration": migration,
 }
 CACHE: dict[str, ModuleType] = {

@@ -13,7 +13,7 @@ __all__ = ["CacheCollector", "Measured"]
 
 
 class Measured(Protocol):
-    """What has metrics: `CacheService`, `SyncCacheService`."""
+    """What has metrics: `CacheService`, `SyncCacheService`, and a limiter (`RateLimitingCacheAdapter`)."""
 
     def metrics(self) -> Iterable[Sample]:
         """The numbers as they are now."""

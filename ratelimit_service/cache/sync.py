@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Generic, ParamSpec, Self, TypeVar, cast
 
 from ratelimit_service.cache.coherence import Invalidation, InvalidationMetadata
 from ratelimit_service.cache.counting import CacheStats, Sample
 from ratelimit_service.cache.decorator import Key, KeysOfCalls
 from ratelimit_service.cache.health import CacheHealth
-from ratelimit_service.cache.profiles import DEFAULT_SECRETS, CacheSettings, load_profile
+from ratelimit_service.cache.loop_thread import LoopThread
+from ratelimit_service.cache.profiles import DEFAULT_SECRETS, CacheSettings
 from ratelimit_service.cache.serialisers import Codec
 from ratelimit_service.cache.service import CacheService
 from ratelimit_service.cache.warming import DEFAULT_PER_SECOND, KeyLoader, WarmingReport
@@ -29,8 +29,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_CLOSE_S: Final = 10.0
-
 
 class SyncCacheService(Generic[T]):
     """A `CacheService` behind blocking methods; arguments, results and errors are the same. Thread-safe.
@@ -38,25 +36,33 @@ class SyncCacheService(Generic[T]):
     Args:
         settings: What it is built from.
         codec: How values become bytes.
+        make: Makes the cache that is behind it; None: by the others.
     """
 
-    def __init__(self, settings: CacheSettings | None = None, *, codec: Codec[T] | None = None) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="tidegate-cache", daemon=True)
-        self._thread.start()
+    def __init__(
+        self,
+        settings: CacheSettings | None = None,
+        *,
+        codec: Codec[T] | None = None,
+        make: Callable[[], CacheService[T]] | None = None,
+    ) -> None:
+        self._thread = LoopThread("tidegate-cache")
+        self._run = self._thread.run
         self._is_closed = False
         try:
-            self._cache: CacheService[T] = self._run(self._open(settings, codec))
+            self._cache: CacheService[T] = self._run(
+                _opened(make or functools.partial(CacheService, settings, codec=codec))
+            )
         except BaseException:
-            self._stop()
+            self._thread.stop()
             raise
 
     @classmethod
     def from_profile(
         cls, profile: str | Path, *, codec: Codec[T] | None = None, secrets: Path = DEFAULT_SECRETS
     ) -> Self:
-        """Build it from a profile that ships, or a file; see `CacheService.from_profile`."""
-        return cls(load_profile(profile, secrets=secrets), codec=codec)
+        """Build it from a profile that ships, or a file that it follows; see `CacheService.from_profile`."""
+        return cls(make=lambda: CacheService.from_profile(profile, codec=codec, secrets=secrets))
 
     def close(self) -> None:
         """End loads, links and the thread; a second time does nothing."""
@@ -65,7 +71,7 @@ class SyncCacheService(Generic[T]):
             try:
                 self._run(self._cache.close())
             finally:
-                self._stop()
+                self._thread.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -147,15 +153,15 @@ class SyncCacheService(Generic[T]):
 
     def stats(self) -> CacheStats:
         """See `CacheService.stats`."""
-        return self._run(self._call(self._cache.stats))
+        return self._thread.call(self._cache.stats)
 
     def health(self) -> CacheHealth:
         """See `CacheService.health`."""
-        return self._run(self._call(self._cache.health))
+        return self._thread.call(self._cache.health)
 
     def metrics(self) -> tuple[Sample, ...]:
         """See `CacheService.metrics`."""
-        return self._run(self._call(self._cache.metrics))
+        return self._thread.call(self._cache.metrics)
 
     def cached(
         self, *, key: Key | None = None, ttl_ms: int | None = None, tags: Sequence[str] = ()
@@ -186,40 +192,13 @@ class SyncCacheService(Generic[T]):
 
         return decorate
 
-    @staticmethod
-    async def _open(settings: CacheSettings | None, codec: Codec[T] | None) -> CacheService[T]:
-        return await CacheService(settings, codec=codec).start()
-
-    @staticmethod
-    async def _call(function: Callable[[], R]) -> R:
-        return function()
-
-    def _run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine on the loop's thread and wait for it.
-
-        Raises:
-            RuntimeError: The cache is closed, or this is the loop's own thread, which would wait for itself.
-        """
-        if threading.current_thread() is self._thread or self._loop.is_closed():
-            work.close()
-            raise RuntimeError("a loader cannot use the cache that waits for it, and a closed cache cannot be used")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            # The caller was interrupted (Ctrl-C): what it asked for is not wanted any more.
-            future.cancel()
-            raise
-
-    def _stop(self) -> None:
-        self._run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSE_S)
-        self._loop.close()
-
 
 def _in_thread(loader: Callable[[str], T | None]) -> KeyLoader:
     async def load(key: str) -> T | None:
         return await asyncio.to_thread(loader, key)
 
     return load
+
+
+async def _opened(make: Callable[[], CacheService[T]]) -> CacheService[T]:
+    return await make().start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Final
 
 from ratelimit_service.algorithms.limit import Instant
@@ -40,6 +41,8 @@ class Checks:
         book: The limits that are in use.
         durations: Of checks, by the limiter's clock.
         worth: The busiest keys.
+        crowded: Limits and keys that checks wait for already (`crowds`); whoever comes waits too.
+        read: Reads the clocks.
     """
 
     def __init__(self, config: RateLimitConfig, quota: Quota, clock: Clock, log: logging.Logger) -> None:
@@ -51,7 +54,8 @@ class Checks:
         store = quota.store
         self._charge = store.charge
         self._take = store.charge_one if isinstance(store, PromptStore) else None
-        self._read = clock.read
+        self.read = clock.read
+        self.crowded: Collection[tuple[bytes, bytes]] = ()
         self._log = log
         self._laws = self.book.laws
         self._until_sample = SAMPLE_EVERY
@@ -62,7 +66,7 @@ class Checks:
         self, key: str, limit: int, window_ms: int, algorithm: str, hits: int, burst: int | None
     ) -> RateLimitResult | Checking:
         """Decide a check at once, or say what the store has to be asked. Every check's path."""
-        now = self._read()
+        now = self.read()
         try:
             law = self._laws[algorithm, limit, window_ms, burst]
             raw = key.encode()
@@ -84,6 +88,8 @@ class Checks:
             outcome = take(law, counter, hits, now)
         else:
             charges = (Charge(law.identity, law.limit, counter, hits),)
+            if self.crowded and (law.identity, counter) in self.crowded:
+                return law, charges, now
             outcomes = self._charge(charges, now)
             if outcomes is None:
                 return law, charges, now
@@ -144,7 +150,7 @@ class Checks:
     def _sample(self, key: str, now: Instant) -> None:
         """Time a check, note its key, and now and then see whether room is short."""
         self._until_sample = SAMPLE_EVERY
-        self.durations.observe(self._read().boot_us - now.boot_us, SAMPLE_EVERY)
+        self.durations.observe(self.read().boot_us - now.boot_us, SAMPLE_EVERY)
         self.worth.note(key, SAMPLE_EVERY)
         self._until_look -= 1
         if not self._until_look:

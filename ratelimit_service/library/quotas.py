@@ -6,7 +6,7 @@ Like `app`, this module names concrete classes. What needs Redis is imported whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -15,12 +15,13 @@ from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.library.config import RateLimitConfig
 from ratelimit_service.quota.memory.bounds import Clock
 from ratelimit_service.quota.memory.store import MemoryStore
-from ratelimit_service.quota.store import Charge, Store
+from ratelimit_service.quota.store import Charge, Outcome, Store
 
 if TYPE_CHECKING:
+    from ratelimit_service.quota.leases.replica import Replica
     from ratelimit_service.quota.redis.store import RedisStore
 
-__all__ = ["ForeignQuota", "MemoryQuota", "Quota", "QuotaReport", "RedisQuota", "quota_of"]
+__all__ = ["ForeignQuota", "LeasedKeys", "MemoryQuota", "Quota", "QuotaReport", "RedisQuota", "quota_of"]
 
 RELIEF_KEYS: Final = 2_000
 """Keys that are looked at when room is short."""
@@ -56,9 +57,11 @@ class Quota(Protocol):
 
     Attributes:
         store: It.
+        leased: What it takes ahead; None: nothing.
     """
 
     store: Store
+    leased: LeasedKeys | None
 
     def fill_percent(self) -> int:
         """How full this process's part is, in keys or bytes, whichever is more."""
@@ -73,8 +76,36 @@ class Quota(Protocol):
         """How it is."""
 
 
+class LeasedKeys:
+    """What a replica of a shared store holds ahead of need."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    def holds(self, charge: Charge) -> bool:
+        """Whether hits of a charge's key are taken ahead, so that one order may do for many checks."""
+        cell = self._replica.book.find(charge.identity, charge.key)
+        return cell is not None and not cell.exact
+
+    def expect(self, charge: Charge, hits: int) -> Callable[[], None]:
+        """Have so many hits more taken with the next order for a key, until what is returned is called."""
+        cell = self._replica.book.cell(charge, self._replica.now())
+        cell.awaited += hits
+
+        def withdraw() -> None:
+            cell.awaited -= hits
+
+        return withdraw
+
+    def decide_without(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome]:
+        """Decide by what is in hand and the failure mode."""
+        return self._replica.decide_without(charges, now)
+
+
 class MemoryQuota:
     """Counts in this process."""
+
+    leased: LeasedKeys | None = None
 
     def __init__(self, store: MemoryStore) -> None:
         self.store: Store = store
@@ -111,6 +142,7 @@ class RedisQuota:
 
     def __init__(self, store: RedisStore, max_keys: int) -> None:
         self.store: Store = store
+        self.leased: LeasedKeys | None = LeasedKeys(store.replica)
         self._redis = store
         self._max_keys = max_keys
 
@@ -157,6 +189,8 @@ class RedisQuota:
 
 class ForeignQuota:
     """A store that the program brought, of which only `Store` is known."""
+
+    leased: LeasedKeys | None = None
 
     def __init__(self, store: Store) -> None:
         self.store = store

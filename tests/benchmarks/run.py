@@ -35,6 +35,7 @@ PARTS = {
     "bench_scrape": ("--series", "5000"),
     "bench_cache_l1": ("--short", "--rivals"),
     "bench_cache_parts": (),
+    "bench_adapter": ("--short",),
     "bench_library_load": ("--short",),
 }
 """Programs that can be run alone too and keep a file of figures each, with what makes them quick."""

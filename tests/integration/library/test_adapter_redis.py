@@ -7,6 +7,7 @@ import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -20,6 +21,7 @@ from ratelimit_service.adapter import (
 )
 from ratelimit_service.algorithms.limit import FailureMode
 from ratelimit_service.cache import HealthStatus
+from ratelimit_service.sync_adapter import SyncRateLimitingCacheAdapter
 from support.limiters_of_library import ALGORITHMS
 from support.redis_servers import MISSING, RedisServer, running_server
 
@@ -228,5 +230,42 @@ def test_an_outage_degrades_and_ends(exact: bool) -> None:
                 assert limiter.health().status is HealthStatus.DEGRADED
                 own.start()
                 await eventually(counts)
+
+    asyncio.run(main())
+
+
+@each_mode
+def test_the_blocking_limiter_shares_counts_too(server: RedisServer, exact: bool) -> None:
+    """Threads of one program and another replica admit a limit together; every check is counted in Redis."""
+    config = RateLimitConfig(namespace=next(NAMES), exact=exact, deadline_ms=60_000)
+    url = f"redis://{server.endpoint}?command_timeout=20s"
+    with (
+        SyncRateLimitingCacheAdapter.from_url(url, config) as a,
+        SyncRateLimitingCacheAdapter.from_url(url, config) as b,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        for each in (a, b):
+            deadline_s = time.monotonic() + PATIENCE_S
+            while each.check_rate_limit("ready", 10**6, DAY_MS).degraded:
+                assert time.monotonic() < deadline_s, "never connected"
+                time.sleep(0.01)
+        results = list(pool.map(lambda number: (a, b)[number % 2].check_rate_limit("user", 60, DAY_MS), range(200)))
+        assert not any(result.degraded for result in results)
+        assert sum(result.allowed for result in results) <= 60
+        assert a.reset_rate_limit("user") is True
+        assert a.get_rate_limiting_stats().round_trips > 0
+
+
+def test_a_crowd_of_checks_is_decided_by_few_orders(server: RedisServer) -> None:
+    """Two thousand checks at once of one key that nothing is in hand of: the limit is admitted, to the last hit."""
+
+    async def main() -> None:
+        async with replicas(server) as (limiter,):
+            before = limiter.stats().round_trips
+            checks = [limiter.check_rate_limit("crowd", 1_500, DAY_MS) for _ in range(2_000)]
+            results = await asyncio.gather(*checks)
+            assert [result.allowed for result in results] == [True] * 1_500 + [False] * 500
+            assert not any(result.degraded for result in results)
+            assert limiter.stats().round_trips - before < 20
 
     asyncio.run(main())
