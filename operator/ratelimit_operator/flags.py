@@ -45,10 +45,14 @@ FLAGS: Final[tuple[Flag, ...]] = (
     Flag("--lease-renew", "10s", "How long a holder acts without having renewed; less than the duration."),
     Flag("--lease-retry", "2s", "How often the Lease is looked at."),
     Flag("--bootstrap-delay", "5s", "How long a change waits for others to be kept in the bootstrap ConfigMaps with."),
+    Flag("--history", "5", "How many sets that every replica ran are kept to go back to; 0: none."),
     Flag("--log-format", "json", "json or console."),
     Flag("--log-level", "info", "debug, info, warning or error."),
 )
 """Every flag of the operator."""
+
+MOST_HISTORY: Final = 50
+"""Most sets that may be kept: each is as large as the bootstrap set."""
 
 GRPC_PORT: Final = 8081
 """Where the service answers Envoy (DECISIONS 37)."""
@@ -97,6 +101,7 @@ class Options(msgspec.Struct, frozen=True):
     lease_renew_s: float
     lease_retry_s: float
     bootstrap_delay_s: float
+    history: int
     log_format: str
     log_level: str
 
@@ -146,6 +151,13 @@ class _Reader:
         if self.text(flag) not in known:
             self.complain(flag, f"`{self.text(flag)}` is none of {', '.join(known)}")
         return self.text(flag)
+
+    def count(self, flag: str, most: int) -> int:
+        text = self.text(flag)
+        if not text.isascii() or not text.isdigit() or int(text) > most:
+            self.complain(flag, f"`{text}` is no number from 0 to {most}")
+            return 0
+        return int(text)
 
     def file(self, flag: str) -> Path | None:
         if not self.text(flag):
@@ -204,6 +216,7 @@ def decode_options(values: Mapping[str, Sequence[str]]) -> Options:
         lease_renew_s=read.seconds("--lease-renew"),
         lease_retry_s=read.seconds("--lease-retry"),
         bootstrap_delay_s=read.seconds("--bootstrap-delay"),
+        history=read.count("--history", MOST_HISTORY),
         log_format=read.choice("--log-format", _LOG_FORMATS),
         log_level=read.choice("--log-level", _LOG_LEVELS),
     )

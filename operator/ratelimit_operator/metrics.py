@@ -38,6 +38,7 @@ CATALOGUE: Final[Mapping[str, Family]] = {
         Family("compilations_total", "counter", "Compilations since the start."),
         Family("snapshot_info", "gauge", "1, with the version of what is given to the replicas."),
         Family("enforcement_shadow", "gauge", "1: the kill switch says Shadow, nothing is rejected anywhere."),
+        Family("rolled_back", "gauge", "1, with the version: a kept set is given out, whatever is applied."),
         Family("replicas", "gauge", "Replicas that there should be: ready endpoints and connected nodes together."),
         Family("xds_clients", "gauge", "Open xDS streams."),
         Family("xds_responses_total", "counter", "Answers of replicas by result."),
@@ -111,9 +112,11 @@ def _samples(operator: Any) -> Iterator[Sample]:
     yield "profiles", {}, len(observation.profiles.objects())
     yield "compile_duration_seconds_sum", {}, sum(control.compile_seconds)
     yield "compilations_total", {}, control.compilations
-    if control.planned is not None:
-        yield "snapshot_info", {"version": control.planned.distribution.version}, 1
+    if control.rollback.given is not None:
+        yield "snapshot_info", {"version": control.rollback.given.version}, 1
     yield "enforcement_shadow", {}, float(observation.enforcement() is Enforcement.SHADOW)
+    if control.rollback.version:
+        yield "rolled_back", {"version": control.rollback.version}, 1
     yield "replicas", {}, control.replicas().total
     yield "xds_clients", {}, xds.stats.streams
     yield "xds_responses_total", {"result": "ack"}, xds.stats.acks

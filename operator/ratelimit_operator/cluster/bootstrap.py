@@ -17,11 +17,10 @@ import structlog
 
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ApiFailure, ApiServer
-from ratelimit_operator.plan.distribution import Distribution, Resource, ResourceId, distribution_of
+from ratelimit_operator.plan.distribution import Distribution
 from ratelimit_operator.plan.live import Live, live_of
-from ratelimit_operator.xds.bootstrap import BOOTSTRAP_PARTS, bootstrap_parts, part_key
-from ratelimit_service.wire.xds.resources import decode_any, decode_resource
-from ratelimit_service.wire.xds.snapshot_part import SnapshotTooLarge, decode_parts
+from ratelimit_operator.xds.bootstrap import BOOTSTRAP_PARTS, bootstrap_parts, distribution_in, part_key
+from ratelimit_service.wire.xds.snapshot_part import SnapshotTooLarge
 
 _RETRY_S: Final = 5.0
 
@@ -71,18 +70,10 @@ class Bootstrap:
                 raise
             data = msgspec.json.decode(body, type=_ConfigMap).binary_data
             contents += [base64.b64decode(each) for each in data.values()]
-        stored, problems = decode_parts(contents)
+        self.saved, problems = distribution_in(contents)
         for problem in problems:
             self._log.warning("bootstrap set not read", reason=problem)
-        if stored is None:
-            return Live()
-        resources = []
-        for packed in stored.resources:
-            wire = decode_resource(decode_any(packed).value)
-            identity = ResourceId(wire.kind, wire.name)
-            resources.append(Resource(identity, wire.version, wire.body, wire.required_features))
-        self.saved = distribution_of(resources)
-        return live_of(self.saved)
+        return Live() if self.saved is None else live_of(self.saved)
 
     async def run(self) -> None:
         """Keep what is current until cancelled."""

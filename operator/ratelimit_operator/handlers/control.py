@@ -21,12 +21,14 @@ from ratelimit_operator.cluster.bootstrap import Bootstrap
 from ratelimit_operator.cluster.copy_keeper import CopyKeeper
 from ratelimit_operator.cluster.events import EventPoster
 from ratelimit_operator.cluster.filter_keeper import FilterKeeper
+from ratelimit_operator.cluster.history import History
 from ratelimit_operator.cluster.lease import LeaseKeeper
 from ratelimit_operator.cluster.status_writer import StatusWriter, Wanted
 from ratelimit_operator.flags import Options
 from ratelimit_operator.handlers.judging import Judge
 from ratelimit_operator.handlers.observing import Observation
 from ratelimit_operator.handlers.replicas import Distributor
+from ratelimit_operator.handlers.rollback import Rollback
 from ratelimit_operator.plan.attachment import Attachment, AttachSettings, attach
 from ratelimit_operator.plan.copies import ProfileCopy, profile_copies
 from ratelimit_operator.plan.distribution import Distribution, settled
@@ -98,6 +100,16 @@ class Control:
         )
         self.statuses = StatusWriter(api, options.controller_name, self._wanted, self._wrote)
         self.events = EventPoster(api)
+        self.history = History(
+            api,
+            options.scope.release_namespace,
+            options.controller_name,
+            options.history,
+            options.bootstrap_delay_s,
+            current=self._worth_going_back_to,
+            in_use=lambda: self.rollback.version,
+        )
+        self.rollback = Rollback(self.history)
         self.bootstrap = Bootstrap(api, options.scope.release_namespace, options.bootstrap_delay_s, self._worth_keeping)
 
     # What comes from other threads' and parts' calls on this loop.
@@ -118,6 +130,7 @@ class Control:
         """What the replicas say has changed."""
         self.statuses.wake()
         self.bootstrap.wake()
+        self.history.wake()
 
     def _lease_changed(self, held: bool) -> None:
         self._replicas.serve(held and self.planned is not None)
@@ -139,6 +152,7 @@ class Control:
             tasks.create_task(self.copies.run())
             tasks.create_task(self.events.run())
             tasks.create_task(self.bootstrap.run())
+            tasks.create_task(self.history.run())
 
     async def _keep_listing(self) -> None:
         await self._remember()
@@ -148,7 +162,7 @@ class Control:
             changed = await inventory.refresh()
             if inventory.failure:
                 self._log.warning("list failed", reason=inventory.failure)
-            if changed or inventory.failure or self.held or self._shrunk_at:
+            if changed or inventory.failure or self.held or self._shrunk_at or self.rollback.problem:
                 self._dirty.set()
             wait_s = _RETRY_LIST_S if inventory.failure else self._options.list_interval_s
             try:
@@ -177,6 +191,7 @@ class Control:
             # What comes meanwhile is compiled with it.
             await asyncio.sleep(self._options.debounce_s)
             self._dirty.clear()
+            await self.rollback.look(self.observation.rollback())
             self._compile()
 
     def _compile(self) -> None:
@@ -236,8 +251,10 @@ class Control:
         """Give the plan to the replicas, unless it would lose most of the policies: then a second list must agree."""
         version = planned.distribution.version
         self._replicas.expect(self.observation.ready_replicas())
-        confirmed = self._shrunk_at == version
-        if self._replicas.publish(planned.distribution, confirmed=confirmed):
+        given = self.rollback.give(planned.distribution)
+        # Nobody goes back to a set by a list that lost something.
+        confirmed = self._shrunk_at == version or bool(self.rollback.version)
+        if self._replicas.publish(given, confirmed=confirmed):
             self._shrunk_at = ""
             return True
         self.held = f"distribution {version} would lose most policies: waits for a second complete list"
@@ -263,7 +280,11 @@ class Control:
     def replicas(self) -> Replicas:
         """What the replicas say now."""
         names = self.observation.ready_replicas() | set(self._replicas.nodes())
-        return Replicas(self._replicas.acked(), len(names), self._replicas.quarantined())
+        withheld, acked = self.rollback.withheld, self._replicas.acked()
+        if withheld:
+            # Who runs another form of a resource does not run the planned one.
+            acked = {identity: count for identity, count in acked.items() if identity not in withheld}
+        return Replicas(acked, len(names), self._replicas.quarantined(), withheld)
 
     def _wanted(self) -> Mapping[str, Wanted]:
         if self.planned is None or not self.lease.held:
@@ -278,9 +299,18 @@ class Control:
         )
 
     def _worth_keeping(self) -> Distribution | None:
-        if self.planned is None or not self.lease.held:
+        given = self.rollback.given
+        if self.planned is None or given is None or not self.lease.held:
             return None
-        return settled(self.planned.distribution, self._replicas.quarantined(), self.bootstrap.saved)
+        return settled(given, self._replicas.quarantined(), self.bootstrap.saved)
+
+    def _worth_going_back_to(self) -> Distribution | None:
+        """The set that is given out, if it is what is applied and every replica runs all of it."""
+        given, told = self.rollback.given, self.replicas()
+        if self.planned is None or given is None or not self.lease.held or self.rollback.version or told.rejected:
+            return None
+        runs = told.total > 0 and all(told.acked.get(each, 0) >= told.total for each in given.resources)
+        return given if runs else None
 
     def _wrote(self, wanted: Wanted, body: bytes) -> None:
         """Know what was written before the watch tells it, and tell of what turned."""

@@ -44,7 +44,12 @@ class Judge:
             if planned is None:
                 continue  # seen after the plan was made; the next plan has it
             identity = ResourceId(ResourceKind.POLICY.value, name)
-            told = (replicas.acked.get(identity, 0), replicas.total, replicas.rejected.get(identity))
+            told = (
+                replicas.acked.get(identity, 0),
+                replicas.total,
+                replicas.rejected.get(identity),
+                replicas.withheld.get(identity),
+            )
             key = f"RateLimitPolicy {name}"
             attachment = attachments.get(name)
             judged[key] = (policy, (planned, attachment), told)

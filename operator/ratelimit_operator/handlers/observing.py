@@ -181,6 +181,10 @@ class Observation:
         shadow = self._setting("enforcement") == Enforcement.SHADOW.value
         return Enforcement.SHADOW if shadow else Enforcement.ENFORCE
 
+    def rollback(self) -> str:
+        """Version of the kept set that is to be given out, empty: what is applied is."""
+        return self._setting("rollback")
+
     def attaches(self) -> bool:
         """Whether Envoy may be made to ask; `attachment: Off` is what `tidegate-operator detach` writes."""
         return self._setting("attachment") != "Off"

@@ -53,11 +53,13 @@ class Replicas(msgspec.Struct, frozen=True):
         acked: How many run the version that is published now, by resource.
         total: Ready endpoints of the service and connected nodes together.
         rejected: Why a resource was refused, by resource; its last accepted form is live there.
+        withheld: Why a resource is not given out, by resource: the release is rolled back.
     """
 
     acked: Mapping[ResourceId, int]
     total: int
     rejected: Mapping[ResourceId, str]
+    withheld: Mapping[ResourceId, str] = {}
 
 
 def policy_status(
@@ -130,6 +132,8 @@ def _programmed(planned: PolicyPlan, replicas: Replicas) -> Verdict:
         stays = f"; generation {live.generation} stays live" if live is not None else ""
         return failing(type_, Reason.RECONCILING, f"waits for what it refers to{stays}")
     identity = live.resource.id
+    if identity in replicas.withheld:
+        return failing(type_, Reason.RECONCILING, replicas.withheld[identity])
     rejected = replicas.rejected.get(identity)
     if rejected is not None:
         return failing(type_, Reason.REJECTED, f"replicas refuse this form, their last one stays live: {rejected}")

@@ -6,12 +6,13 @@ into one folder, which the service reads at its start (`--xds-bootstrap`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from ratelimit_operator.plan.distribution import Distribution
+from ratelimit_operator.plan.distribution import Distribution, Resource, ResourceId, distribution_of
 from ratelimit_operator.xds.forms import form_of, version_of
-from ratelimit_service.wire.xds.resources import RESOURCE_TYPE
-from ratelimit_service.wire.xds.snapshot_part import PART_SUFFIX, StoredSet, encode_parts
+from ratelimit_service.wire.xds.resources import RESOURCE_TYPE, decode_any, decode_resource
+from ratelimit_service.wire.xds.snapshot_part import PART_SUFFIX, StoredSet, decode_parts, encode_parts
 
 BOOTSTRAP_PARTS: Final = 8
 """ConfigMaps that there are names for."""
@@ -38,3 +39,15 @@ def bootstrap_parts(distribution: Distribution, compiled_at_us: int) -> list[byt
     # The version of a response with the same content: a replica that starts from it is not sent it again.
     stored = StoredSet(version_of(forms), compiled_at_us, RESOURCE_TYPE, tuple(form.packed for form in forms.values()))
     return encode_parts(stored, most_bytes=BOOTSTRAP_PART_BYTES, most_parts=BOOTSTRAP_PARTS)
+
+
+def distribution_in(contents: Sequence[bytes]) -> tuple[Distribution | None, Sequence[str]]:
+    """The distribution in parts, None: there is no whole one; and what is wrong with them."""
+    stored, problems = decode_parts(contents)
+    if stored is None:
+        return None, problems
+    resources = []
+    for packed in stored.resources:
+        wire = decode_resource(decode_any(packed).value)
+        resources.append(Resource(ResourceId(wire.kind, wire.name), wire.version, wire.body, wire.required_features))
+    return distribution_of(resources), problems

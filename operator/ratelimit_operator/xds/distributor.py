@@ -32,8 +32,6 @@ MAX_NODE_CHARS = 253
 _GUARDED_FROM = 4
 """Policies from which on a set may not lose more than half of them at once, unless that is confirmed."""
 
-_HISTORY = 5
-
 
 class ProtocolError(TidegateError):
     """A client breaks the protocol; its stream is to be ended with this message."""
@@ -68,7 +66,6 @@ class Stats(msgspec.Struct):
     stale: int = 0
     unknown_types: int = 0
     shrinks_held: int = 0
-    rollbacks: int = 0
 
 
 class Distributor:
@@ -93,8 +90,7 @@ class Distributor:
         self._forms: dict[ResourceId, tuple[str, Form]] = {}
         self._published: Distribution | None = None
         self._published_at_s = 0.0
-        self._history: list[Distribution] = []
-        self._rolled_back = ""
+        self._propagated = ""
 
     # What the operator says.
 
@@ -102,17 +98,13 @@ class Distributor:
         """Give out a set; False: it is held back, and `held` says why.
 
         A set that would lose more than half of the policies is given out only when it is `confirmed` by a second
-        complete LIST. One that was rolled back from is not given out again.
+        complete LIST.
         """
-        if distribution.version == self._rolled_back:
-            self.held = f"rolled back from {distribution.version}"
-            return False
         before, after = _policies(self._published), _policies(distribution)
         if before >= _GUARDED_FROM and 2 * after < before and not confirmed:
             self.held = f"would lose {before - after} of {before} policies; waits for a second complete list"
             self.stats.shrinks_held += 1
             return False
-        self._rolled_back = ""
         self._give_out(distribution, now_s)
         return True
 
@@ -124,22 +116,6 @@ class Distributor:
         """Name the replicas that there should be, connected or not, so that a few do not speak for all."""
         self._own.expect(nodes)
         self._wake_all()
-
-    def rollback(self, now_s: float) -> str | None:
-        """Give out again the last set before the newest that every replica ran; its version, None: there is none.
-
-        The set that is rolled back from is refused by `publish` until another one has been published.
-        """
-        current = self._published
-        if current is None:
-            return None
-        for earlier in reversed(self._history):
-            if earlier.version != current.version:
-                self._give_out(earlier, now_s)
-                self._rolled_back = current.version
-                self.stats.rollbacks += 1
-                return earlier.version
-        return None
 
     def offer(self, type_url: str, forms: Mapping[str, Form]) -> None:
         """Give out resources of a foreign type, by name."""
@@ -316,10 +292,9 @@ class Distributor:
         published = self._published
         if published is None or not self._own.subscriptions or not self._own.is_synced():
             return
-        if published not in self._history[-1:]:
+        if published.version != self._propagated:
             self.propagation_s = now_s - self._published_at_s
-            self._history = [each for each in self._history if each.version != published.version][-_HISTORY:]
-            self._history.append(published)
+            self._propagated = published.version
 
 
 def _policies(distribution: Distribution | None) -> int:

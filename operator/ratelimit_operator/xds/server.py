@@ -173,13 +173,6 @@ class XdsServer:
         self._distributor.expect(nodes)
         self._after()
 
-    def rollback(self) -> str | None:
-        """See `Distributor.rollback`."""
-        version = self._distributor.rollback(self._clock())
-        self._refresh_upstream()
-        self._after()
-        return version
-
     def acked(self) -> Mapping[ResourceId, int]:
         """See `Distributor.acked`."""
         return self._distributor.acked()

@@ -292,32 +292,6 @@ def test_upstreams_type_is_served_beside_ours() -> None:
     asyncio.run(check())
 
 
-def test_a_rollback_gives_out_the_set_before() -> None:
-    """And the set that was bad is not given out again until another one comes."""
-
-    async def check() -> None:
-        async with serving() as server, AdsClient(server.address, "pod-1") as client:
-            assert server.rollback() is None
-            first, second = policies(1), policies(1, p0=9)
-            server.publish(first)
-            await client.subscribe()
-            await client.take()
-            await until(lambda: server.propagation_s is not None)
-            assert server.rollback() is None
-            server.publish(second)
-            await client.take()
-            assert server.rollback() == first.version
-            taken = await client.take()
-            assert b'"requests":5' in taken["Policy shop/p0"].body
-            assert not server.publish(second)
-            assert "rolled back" in server.held
-            assert server.published == first
-            assert server.publish(policies(1, p0=10))
-            assert server.held == ""
-
-    asyncio.run(check())
-
-
 def test_an_address_in_use_is_told() -> None:
     """With the address."""
 
