@@ -25,7 +25,7 @@ RUN uv pip install --quiet --target /opt/tidegate --require-hashes -r requiremen
  && rm -rf /opt/tidegate/bin && python -m compileall -q /opt/tidegate
 
 FROM build AS build-sbom
-RUN python -m pip install --quiet --no-cache-dir cyclonedx-bom \
+RUN uv pip install --quiet --system --require-hashes -r requirements/audit.txt \
  && cyclonedx-py requirements requirements/service.txt --output-file /service.cdx.json \
  && cyclonedx-py requirements requirements/operator.txt --output-file /operator.cdx.json
 

@@ -11,7 +11,7 @@ POLICIES ?= examples/policies
 PYTEST ?=
 SECONDS ?= 60
 
-.PHONY: help setup run demo test coverage translators lint format check verify bench soak e2e e2e-cluster e2e-kind fuzz generate lock docs clean
+.PHONY: help setup run demo test coverage translators lint format check verify bench soak e2e e2e-cluster e2e-kind fuzz generate audit sbom lock docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -77,6 +77,13 @@ verify: setup ## fail when a generated file is not what the code says (verify-re
 
 verify-%: setup
 	@$(BIN)/python tools/generate.py --check $*
+
+audit: setup ## ask PyPI for known vulnerabilities of everything that is locked
+	@tools/audit "$(PYTHON)"
+
+sbom: setup ## CycloneDX bills of what the images hold, in build/sbom
+	@mkdir -p build/sbom
+	@for lock in service operator; do $(BIN)/cyclonedx-py requirements --output-reproducible --output-file build/sbom/$$lock.cdx.json requirements/$$lock.txt; done
 
 lock: setup ## resolve requirements/*.txt anew
 	@VENV="$(VENV)" tools/lock

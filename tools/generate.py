@@ -16,7 +16,7 @@ from ratelimit_operator.metrics import render_operator_metrics_reference  # noqa
 from ratelimit_service.flags import FLAGS, Flag  # noqa: E402 — after the path is set
 from ratelimit_service.policy.reference import render_policy_reference  # noqa: E402
 from ratelimit_service.telemetry.catalogue import render_metrics_reference  # noqa: E402
-from tools import api_reference, benchmark_page, charts, crd_history, reflection_descriptors  # noqa: E402
+from tools import api_reference, benchmark_page, charts, crd_history, licences, reflection_descriptors  # noqa: E402
 from tools.cache_figures import render_cache_figures  # noqa: E402
 from tools.cache_metrics import render_cache_metrics_reference, render_library_metrics_reference  # noqa: E402
 from tools.dashboards.boards import BOARDS  # noqa: E402
@@ -66,6 +66,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/policy-fields.md": render_policy_reference,
     "docs/reference/metrics.md": render_metrics_reference,
     "docs/reference/flags.md": render_flags_reference,
+    "docs/reference/licences.md": licences.render_licences,
     "docs/explanation/cache-figures.md": render_cache_figures,
     "docs/explanation/fault-figures.md": render_fault_figures,
     "docs/reference/cache-metrics.md": render_cache_metrics_reference,
