@@ -16,6 +16,7 @@ PERMITTED: Final = frozenset({"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC
 """SPDX names of licences that may be in an image: each lets it be passed on unchanged under Apache-2.0 of our own."""
 
 _SAID_OTHERWISE: Final = {
+    "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
     "MIT License": "MIT",
     "License :: OSI Approved :: MIT License": "MIT",
