@@ -21,10 +21,11 @@ from ratelimit_service.policy.encode import encode
 from ratelimit_service.policy.match import Entries
 from ratelimit_service.policy.render.actions import entries_of, union
 from ratelimit_service.policy.render.envoy import render_domain, render_gateway
+from ratelimit_service.policy.render.local import LOCAL_FILTER
 from ratelimit_service.policy.render.parts import ServiceAddress
 from ratelimit_service.policy.render.requests import HttpRequest, descriptors
 from ratelimit_service.policy.targets.precedence import Level
-from support.worlds import PREFIXES, World, foreseen, worlds
+from support.worlds import PREFIXES, World, foreseen, local_at, worlds
 
 WORLDS = 24
 LimitsOf = Callable[[World, str], list[Config]]
@@ -40,6 +41,13 @@ def limits_at(world: World, path: str) -> list[Config]:
     return union(world.coverage.at(world.point(path)))
 
 
+def settings_at(world: World, path: str) -> Config:
+    """All that is rendered where the path passes."""
+    local = local_at(world, path)
+    more: Config = {} if local is None else {"typed_per_filter_config": {LOCAL_FILTER: local}}
+    return {"rate_limits": limits_at(world, path), **more}
+
+
 def configured(every: Sequence[World], service_port: int, upstream_port: int) -> Config:
     """One Envoy with a listener for each world."""
     where = ServiceAddress("127.0.0.1", service_port)
@@ -49,8 +57,8 @@ def configured(every: Sequence[World], service_port: int, upstream_port: int) ->
             config = render_gateway(world.gateway, world.coverage, where).config
         else:
             config = render_domain(world.domain, world.policies, where).config
-        routes = [route(prefix, {"rate_limits": limits_at(world, prefix)}) for prefix in PREFIXES]
-        hosts = [host("all", ["*"], [*routes, route("/")], {"rate_limits": limits_at(world, "/")})]
+        routes = [route(prefix, settings_at(world, prefix)) for prefix in PREFIXES]
+        hosts = [host("all", ["*"], [*routes, route("/")], settings_at(world, "/"))]
         filters, clusters = config["http_filters"], config["clusters"]
         assert isinstance(filters, list)
         listeners.append({**listener([patient(each) for each in filters], hosts), "name": f"w{world.number}"})
@@ -138,9 +146,11 @@ def test_explain_foresees_what_envoy_and_the_service_decide(upstream_port: int) 
         for place, (limits_of, model) in enumerate(PLANTED):
             if [foreseen(world, limits_of, model) for world in every] != seen:
                 caught.add(place)
+        if [foreseen(world, limits_at, has_local=False) for world in every] != seen:
+            caught.add(len(PLANTED))
 
     hold()
-    assert caught == set(range(len(PLANTED)))
+    assert caught == set(range(len(PLANTED) + 1))
 
 
 def statuses_in(every: Sequence[World], upstream_port: int) -> list[list[int]]:

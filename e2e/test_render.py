@@ -140,6 +140,11 @@ DRIVEN: dict[str, list[Step]] = {
         (1, "/api", {"x-plan": "gold"}, [200]),
         (3, "/else", {}, [200, 200, 200]),
     ],
+    "local-overridden": [(4, "/api", ANN, [200, 200, 200, 429]), (2, "/else", BOB, [200, 429])],
+    "same-domain-other-source": [
+        (3, "/", {**ANN, "x-account": "a"}, [200, 200, 429]),
+        (3, "/", {"x-account": "a"}, [200] * 3),
+    ],
     "two-targets": [(2, "/api", ANN, [200, 200]), (2, "/web", ANN, [200, 429])],
     "other-namespace": [(3, "/api", ANN, [200, 200, 429]), (2, "/", {}, [200, 429])],
     "every-level": [(3, "/api", ANN, [200, 200, 429]), (2, "/api", BOB, [200, 429]), (2, "/else", {}, [200, 429])],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 
@@ -11,17 +12,20 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from ratelimit_service.cli.descriptors import entries_text
 from ratelimit_service.cli.manifests import Manifests, give_up, read_manifests, stop_if_refused
 from ratelimit_service.cli.rehearsal import Rehearsal
 from ratelimit_service.cli.render import find_gateway, listing, render_one_domain
-from ratelimit_service.policy.match import Entries
 from ratelimit_service.policy.model import RESERVED_DOMAIN
 from ratelimit_service.policy.render.actions import Config, union
+from ratelimit_service.policy.render.local import LOCAL_FILTER, settings_of, standing_rules
+from ratelimit_service.policy.render.local_buckets import LocalBuckets
 from ratelimit_service.policy.render.parts import ServiceAddress
 from ratelimit_service.policy.render.requests import HttpRequest, descriptors
 from ratelimit_service.policy.snapshot import Domain
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.topology import ANY_HOST, Point, narrower
+from ratelimit_service.wire.rls.messages import Verdict
 
 Show = Callable[[Console, Domain, tuple[tuple[bytes, bytes], ...]], None]
 """Shows one descriptor."""
@@ -48,33 +52,49 @@ def explain_request(
     if options.gateway is None:
         if options.route is not None:
             raise click.UsageError("--route needs --gateway")
-        name, limits, where = _of_domain(manifests, domain)
+        name, asking, where = _of_domain(manifests, domain)
     else:
         if domain not in (None, RESERVED_DOMAIN):
             raise click.UsageError(f"policies with targets are in domain {RESERVED_DOMAIN}")
-        name, (limits, where) = RESERVED_DOMAIN, _of_gateway(manifests, options, request)
+        name, (asking, where) = RESERVED_DOMAIN, _of_gateway(manifests, options, request)
     console = Console()
     console.print(Text(where, style="bold"))
-    sent = descriptors(request, limits)
+    sent = descriptors(request, asking.limits)
     if not sent:
         console.print("Envoy sends no descriptor: nothing is limited.")
     known = manifests.snapshot.domains.get(name.encode())
     for entries in sent:
         assert known is not None
         show(console, known, tuple(entries))
-    for text in verdicts(Rehearsal(manifests.snapshot), name, sent, repeat):
+    local, rehearsal = LocalBuckets(asking.local), Rehearsal(manifests.snapshot)
+
+    def decide() -> str:
+        empty = local.refuses(request)
+        if empty is not None:
+            return f"answered 429 by Envoy itself, local limit of {entries_text(tuple(empty))}"
+        return _text(rehearsal.decide(name, sent))
+
+    for text in runs(decide() for _ in range(repeat)):
         console.print(Text(text))
 
 
-def _of_domain(manifests: Manifests, domain: str | None) -> tuple[str, list[Config], str]:
+class _Asking(msgspec.Struct, frozen=True):
+    """What Envoy is configured with where the request passes: `rate_limits`, and the local filter's settings."""
+
+    limits: list[Config]
+    local: Config | None
+
+
+def _of_domain(manifests: Manifests, domain: str | None) -> tuple[str, _Asking, str]:
     name, made = render_one_domain(manifests, domain, _NOWHERE)
     stop_if_refused(made.problems)
-    limits = made.config["rate_limits"]
+    limits, local = made.config["rate_limits"], made.config.get("typed_per_filter_config", {})
     assert isinstance(limits, list)
-    return name, limits, f"domain {name}"
+    assert isinstance(local, dict)
+    return name, _Asking(limits, local.get(LOCAL_FILTER)), f"domain {name}"
 
 
-def _of_gateway(manifests: Manifests, options: RequestOptions, request: HttpRequest) -> tuple[list[Config], str]:
+def _of_gateway(manifests: Manifests, options: RequestOptions, request: HttpRequest) -> tuple[_Asking, str]:
     coverage = Coverage(manifests.policies, manifests.topology)
     stop_if_refused(coverage.problems())
     assert options.gateway is not None
@@ -85,7 +105,8 @@ def _of_gateway(manifests: Manifests, options: RequestOptions, request: HttpRequ
     where = f"{gateway}, listener {point.listener.name}"
     if point.route is not None:
         where += f", {point.route}, rule {point.route.rules[point.rule] or point.rule}"
-    return union(standing), f"{where}: {', '.join(names) or 'no policy'}"
+    asking = _Asking(union(standing), settings_of(standing_rules(standing)))
+    return asking, f"{where}: {', '.join(names) or 'no policy'}"
 
 
 def _chosen(candidates: Iterable[Point], route: str | None, request: HttpRequest) -> Point:
@@ -121,18 +142,17 @@ def _rule_name(point: Point) -> str:
     return point.route.rules[point.rule] or str(point.rule)
 
 
-def verdicts(rehearsal: Rehearsal, domain: str, sent: Sequence[Entries], repeat: int) -> Iterable[str]:
+def _text(answer: Verdict | str) -> str:
+    if isinstance(answer, str):
+        return answer
+    return "OVER_LIMIT, answered 429" if answer.over else "OK"
+
+
+def runs(texts: Iterable[str]) -> Iterable[str]:
     """One line per run of equal verdicts: `requests 1–5: OK`."""
-    told: list[tuple[str, int]] = []
-    for _ in range(repeat):
-        answer = rehearsal.decide(domain, sent)
-        text = answer if isinstance(answer, str) else "OVER_LIMIT, answered 429" if answer.over else "OK"
-        if told and told[-1][0] == text:
-            told[-1] = (text, told[-1][1] + 1)
-        else:
-            told.append((text, 1))
     first = 1
-    for text, count in told:
+    for text, equal in itertools.groupby(texts):
+        count = len(list(equal))
         numbers = f"request {first}" if count == 1 else f"requests {first}–{first + count - 1}"
         yield f"{numbers}: {text}"
         first += count

@@ -15,6 +15,7 @@ from ratelimit_service.policy.model import (
     RESERVED_DOMAIN,
     LayeredRules,
     LimitSpec,
+    LocalLimit,
     Match,
     MatchType,
     Metadata,
@@ -29,6 +30,10 @@ from ratelimit_service.policy.model import (
     ValueSource,
 )
 from ratelimit_service.policy.render.actions import Config
+from ratelimit_service.policy.render.envoy import render_domain, render_gateway
+from ratelimit_service.policy.render.local import LOCAL_FILTER
+from ratelimit_service.policy.render.local_buckets import LocalBuckets
+from ratelimit_service.policy.render.parts import ServiceAddress
 from ratelimit_service.policy.render.requests import HttpRequest, descriptors
 from ratelimit_service.policy.snapshot import Action
 from ratelimit_service.policy.source_rules import chain_as_sent
@@ -38,6 +43,8 @@ from ratelimit_service.wire.rls.messages import Verdict
 
 PREFIXES = ("/api/one", "/api/two")
 """Paths of the two rules of the route; anything else is the listener's."""
+
+NOWHERE = ServiceAddress("127.0.0.1", 1)
 
 WINDOW_US = 8_000 * 3_600_000_000
 """No window ends and no bucket refills while a test runs."""
@@ -92,27 +99,57 @@ class World(msgspec.Struct, frozen=True):
     def coverage(self) -> Coverage:
         return Coverage(self.policies, Topology((self.gateway,), (self.route,)))
 
+    def place(self, path: str) -> str:
+        """The prefix by which a path is routed."""
+        return next((prefix for prefix in PREFIXES if path.startswith(prefix)), "/")
+
+    def rule(self, path: str) -> str | None:
+        """Name of the route's rule that takes a path, None: no route does."""
+        place = self.place(path)
+        return self.route.rules[PREFIXES.index(place)] if place in PREFIXES else None
+
     def point(self, path: str) -> Point:
         """Where a path passes."""
-        for rule, prefix in enumerate(PREFIXES):
-            if path.startswith(prefix):
-                return Point(self.gateway, self.gateway.listeners[0], self.route, rule)
+        place = self.place(path)
+        if place in PREFIXES:
+            return Point(self.gateway, self.gateway.listeners[0], self.route, PREFIXES.index(place))
         return Point(self.gateway, self.gateway.listeners[0])
 
 
 Model = Callable[[HttpRequest, Sequence[Config]], Sequence[Entries]]
 
 
-def foreseen(world: World, limits_of: Callable[[World, str], list[Config]], model: Model = descriptors) -> list[int]:
-    """The status of each request, as `tidegate explain` foresees it."""
+def foreseen(
+    world: World,
+    limits_of: Callable[[World, str], list[Config]],
+    model: Model = descriptors,
+    *,
+    has_local: bool = True,
+) -> list[int]:
+    """The status of each request, as `tidegate explain` foresees it; not `has_local`: without what Envoy keeps."""
     snapshot, _ = compiling.compile(world.policies, compiling.CompileOptions())
     rehearsal = Rehearsal(snapshot)
     statuses = []
+    envoy = {place: LocalBuckets(local_at(world, place)) for place in ("/", *PREFIXES)}
     for sent in world.requests:
+        if has_local and envoy[world.place(sent.path)].refuses(sent.at_filter()) is not None:
+            statuses.append(429)
+            continue
         verdict = rehearsal.decide(world.domain, model(sent.at_filter(), limits_of(world, sent.path)))
         assert isinstance(verdict, Verdict), verdict
         statuses.append(429 if verdict.over else 200)
     return statuses
+
+
+def local_at(world: World, path: str) -> Config | None:
+    """Settings of the local filter where a path passes, as rendered."""
+    if world.domain != RESERVED_DOMAIN:
+        config = render_domain(world.domain, world.policies, NOWHERE).config
+        return config.get("typed_per_filter_config", {}).get(LOCAL_FILTER)  # type: ignore[attr-defined,no-any-return]
+    for place in render_gateway(world.gateway, world.coverage, NOWHERE).config["places"]:  # type: ignore[attr-defined]
+        if place.get("rule") == world.rule(path):
+            return place.get("typed_per_filter_config", {}).get(LOCAL_FILTER)  # type: ignore[no-any-return]
+    return None
 
 
 _SOURCES = st.one_of(
@@ -152,9 +189,15 @@ def _rules(draw: st.DrawFn, names: str) -> RuleSpec:
     action = draw(st.sampled_from([Action.LIMIT] * 6 + [Action.ALLOW, Action.DENY]))
     law = draw(st.sampled_from(Algorithm))
     limit = LimitSpec(requests=draw(st.integers(1, 3)), window_us=WINDOW_US, algorithm=law)
+    entries = tuple(draw(st.lists(_matches(), min_size=1, max_size=2)))
+    # Of several entries Envoy may have two wildcards that fit, and does not say which it takes.
+    fits_local = len(entries) == 1 and (entries[0].type is MatchType.ANY or bool(entries[0].value))
+    fits_local = fits_local and entries[0].type is not MatchType.PREFIX and action is Action.LIMIT
+    local = draw(st.none() | st.integers(1, 3)) if fits_local else None
     return RuleSpec(
         name=draw(st.sampled_from(names)),
-        match=tuple(draw(st.lists(_matches(), min_size=1, max_size=2))),
+        match=entries,
+        local=None if local is None else LocalLimit(requests=local, window_us=WINDOW_US),
         action=action,
         limits=(limit,) if action is Action.LIMIT else (),
         mode=draw(st.sampled_from([None] * 5 + [Mode.SHADOW, Mode.DISABLED])),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from ratelimit_service.policy.merge import by_age
-from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
+from ratelimit_service.policy.manifest_compile import policy_name
+from ratelimit_service.policy.merge import by_age, contest
+from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy, RuleSpec
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.render.actions import Config, blurred, entries_of, union, unsourced
-from ratelimit_service.policy.render.local import LOCAL_FILTER, idle_filter, settings_of, standing_rules
+from ratelimit_service.policy.render.local import LOCAL_FILTER, idle_filter, idle_settings, settings_of, standing_rules
 from ratelimit_service.policy.render.parts import ServiceAddress, cluster, denies, http_filter
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.precedence import live_rules
@@ -36,18 +37,19 @@ def render_domain(domain: str, policies: Sequence[RateLimitPolicy], service: Ser
     """
     oldest_first = by_age(policies)
     problems = [problem for policy in oldest_first for problem in unsourced(policy)]
+    in_force = [(policy, rules) for policy, rules in _winning(oldest_first) if rules]
     limits: list[Config] = []
     if not problems:
-        for policy in oldest_first:
+        for policy, rules in in_force:
             # Two policies of a domain may read the same values: one descriptor serves both.
-            limits += [entry for entry in entries_of(policy, live_rules(policy)) if entry not in limits]
+            limits += [entry for entry in entries_of(policy, rules) if entry not in limits]
     asked_well = not problems
     problems += [
         ignored(policy, f"the oldest policy of the domain decides, {oldest_first[0].metadata.name}")
         for policy in oldest_first[1:]
         if denies(policy) and not denies(oldest_first[0])
     ]
-    local = settings_of([(policy, live_rules(policy)) for policy in oldest_first]) if asked_well else None
+    local = settings_of(in_force) if asked_well else None
     config = _parts(domain, service, deny=denies(oldest_first[0]), local=local is not None)
     config["rate_limits"] = limits
     if local is not None:
@@ -55,18 +57,33 @@ def render_domain(domain: str, policies: Sequence[RateLimitPolicy], service: Ser
     return Rendered(config, tuple(problems))
 
 
+def _winning(oldest_first: Sequence[RateLimitPolicy]) -> Iterator[tuple[RateLimitPolicy, tuple[RuleSpec, ...]]]:
+    """The rules of each policy that are in force: of two with one name or chain the older one's."""
+    kept = {(rule.policy, rule.name) for rule in contest(oldest_first)[0]}
+    for policy in oldest_first:
+        name = policy_name(policy)
+        yield policy, tuple(rule for rule in live_rules(policy) if (name, rule.name) in kept)
+
+
 def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress) -> Rendered:
     """The parts for one Gateway: `rate_limits` of each place where requests pass, the whole list on each."""
     places: list[Config] = []
     problems: list[Problem] = []
+    local_above = False
     for point in coverage.points(gateway):
         standing = coverage.at(point)
         for each in blurred(standing):
             if each.problem() not in problems:
                 problems.append(each.problem())
+        if point.route is None:
+            local_above = False
         if standing:
             place = {**_place(point), "rate_limits": union(standing)}
             local = settings_of(standing_rules(standing))
+            if point.route is None:
+                local_above = local is not None
+            elif local_above:
+                local = local or idle_settings()
             if local is not None:
                 place["typed_per_filter_config"] = {LOCAL_FILTER: local}
             places.append(place)

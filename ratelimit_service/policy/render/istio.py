@@ -19,7 +19,7 @@ from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.render.actions import Config, blurred, entries_of, union
 from ratelimit_service.policy.render.envoy import ignored
-from ratelimit_service.policy.render.local import idle_filter, settings_of, standing_rules
+from ratelimit_service.policy.render.local import idle_filter, idle_settings, settings_of, standing_rules
 from ratelimit_service.policy.render.parts import CLUSTER, ServiceAddress, cluster, denies, http_filter
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.precedence import Standing, live_rules
@@ -78,6 +78,7 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
         patches.append(_insert("GATEWAY", idle_filter(LOCAL)))
     patches.append(_insert("GATEWAY", http_filter(FILTER, RESERVED_DOMAIN, deny=denies(deciding), stage=STAGE)))
     names: dict[tuple[str, int, str], list[Point]] = {}
+    local_hosts: set[str] = set()
     for point in coverage.points(gateway):
         standing = coverage.at(point)
         for each in blurred(standing):
@@ -85,12 +86,14 @@ def render_gateway(gateway: Gateway, coverage: Coverage, service: ServiceAddress
                 problems.append(each.problem())
         if point.route is None:
             patches += _host_patches(gateway, point, _settings(standing), coverage)
+            if settings_of(standing_rules(standing)) is not None:
+                local_hosts.add(point.listener.name)
             continue
         for hostname in point.hostnames:
             names.setdefault((hostname, point.listener.port, route_name(point)), []).append(point)
     ambiguous: list[Ambiguous] = []
     for (hostname, port, name), met in names.items():
-        lists = [_settings(coverage.at(point)) for point in met]
+        lists = [_settings(coverage.at(point), has_local_host=point.listener.name in local_hosts) for point in met]
         if any(each != lists[0] for each in lists):
             routes = tuple(point.route for point in met if point.route is not None)
             ambiguous.append(Ambiguous(f"{hostname}:{port}", name, routes))
@@ -174,10 +177,10 @@ def _insert(context: str, asking: Config) -> Config:
     }
 
 
-def _settings(standing: Sequence[Standing]) -> Config:
+def _settings(standing: Sequence[Standing], *, has_local_host: bool = False) -> Config:
     """What a route or virtual host gets, empty: nothing is in force there."""
     limits = union(standing, STAGE)
-    local = settings_of(standing_rules(standing))
+    local = settings_of(standing_rules(standing)) or (idle_settings() if has_local_host else None)
     more: Config = {} if local is None else {"typed_per_filter_config": {LOCAL: local}}
     return {"rate_limits": limits, **more} if limits else {}
 

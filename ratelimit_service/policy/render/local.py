@@ -37,6 +37,11 @@ def idle_filter(name: str = LOCAL_FILTER) -> Config:
     return {"name": name, "typed_config": {"@type": LOCAL_TYPE, "stat_prefix": "tidegate"}}
 
 
+def idle_settings() -> Config:
+    """Settings of a route that has no local limit, under a virtual host that has: without them it would have those."""
+    return {"@type": LOCAL_TYPE, "stat_prefix": "tidegate", "token_bucket": dict(_UNLIMITED)}
+
+
 def settings_of(policies: Sequence[tuple[RateLimitPolicy, Sequence[RuleSpec]]]) -> Config | None:
     """The filter's settings for one route or virtual host, None: no rule there has a local limit."""
     limits: list[Config] = []

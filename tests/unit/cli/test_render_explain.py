@@ -225,3 +225,22 @@ def test_what_kubectl_lists_is_read_from_standard_input() -> None:
 
     assert from_list.exit_code == 0, from_list.output
     assert from_list.stdout == run("render", "istio", policy_set("route")).stdout
+
+
+def test_what_envoy_refuses_by_itself_is_foreseen() -> None:
+    """Local limits stand before global ones, on a domain and on a route; an overriding rule has none."""
+    ann = ("--header", "x-user=ann", "--repeat", "4")
+    at = ("--gateway", "shop/edge", *ann)
+    by_domain = explain("local", "GET /", *ann)
+    elsewhere = explain("local-overridden", "GET /", *at)
+    on_route = explain("local-overridden", "GET /api", *at, "--route", "shop/api")
+
+    assert by_domain.splitlines()[-2:] == [
+        "requests 1–2: OK",
+        "requests 3–4: answered 429 by Envoy itself, local limit of user=ann",
+    ]
+    assert elsewhere.splitlines()[-2:] == [
+        "request 1: OK",
+        "requests 2–4: answered 429 by Envoy itself, local limit of tidegate_policy=shop/edge user=ann",
+    ]
+    assert on_route.splitlines()[-2:] == ["requests 1–3: OK", "request 4: OVER_LIMIT, answered 429"]

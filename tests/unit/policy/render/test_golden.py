@@ -30,7 +30,8 @@ IN_CLUSTERS = {"istio": ("istio",), "listener": ("envoy-gateway",), "port": ("en
 CHOSEN = [
     path
     for path in SETS
-    if path.stem in ("every-level", "grpc-route", "hostnames", "listener", "local-on-route", "route-rule")
+    if path.stem
+    in ("every-level", "grpc-route", "hostnames", "listener", "local-on-route", "local-overridden", "route-rule")
 ]
 
 
