@@ -67,6 +67,7 @@ SHARPER: Final[Mapping[str, Mapping[str, Any]]] = {
     "tls.xds.mode": {"enum": ["Off", "Generated", "CertManager", "ExistingSecret"]},
     "tls.grpc.mode": {"enum": ["Off", "CertManager", "ExistingSecret"]},
     "tls.grpc.clientSans": _NAMES,
+    "networkPolicy.dns.ports": _PORTS,
     "networkPolicy.redis.ports": _PORTS,
     "networkPolicy.redis.cidrs": _NAMES,
     "networkPolicy.apiServer.ports": _PORTS,

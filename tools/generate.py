@@ -19,6 +19,7 @@ from ratelimit_service.telemetry.catalogue import render_metrics_reference  # no
 from tools import api_reference, benchmark_page, charts, crd_history, licences, reflection_descriptors  # noqa: E402
 from tools.cache_figures import render_cache_figures  # noqa: E402
 from tools.cache_metrics import render_cache_metrics_reference, render_library_metrics_reference  # noqa: E402
+from tools.cluster_page import render_cluster_figures  # noqa: E402
 from tools.dashboards.boards import BOARDS  # noqa: E402
 from tools.dashboards.panels import render as render_board  # noqa: E402
 from tools.fault_figures import render_fault_figures  # noqa: E402
@@ -69,6 +70,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/licences.md": licences.render_licences,
     "docs/explanation/cache-figures.md": render_cache_figures,
     "docs/explanation/fault-figures.md": render_fault_figures,
+    "docs/explanation/on-a-cluster.md": render_cluster_figures,
     "docs/reference/cache-metrics.md": render_cache_metrics_reference,
     "docs/reference/library-metrics.md": render_library_metrics_reference,
     "docs/reference/operator-flags.md": render_operator_flags_reference,

@@ -48,11 +48,11 @@ def rootfs(packages: Sequence[str]) -> Path:
     return path
 
 
-def application(lock: str, folder: Path) -> None:
-    """Install a lock and our own wheel below `folder`, as the Dockerfile does."""
+def application(lock: str, folder: Path, tree: Path = ROOT) -> None:
+    """Install the lock and the wheel of a tree below `folder`, as the Dockerfile does."""
     uv = Path(sys.executable).parent / "uv"
     wheels = folder.parent / "wheel"
-    build = [uv, "build", "--quiet", "--wheel", "--no-build-isolation", "--out-dir", wheels, ROOT]
+    build = [uv, "build", "--quiet", "--wheel", "--no-build-isolation", "--out-dir", wheels, tree]
     subprocess.run([*map(str, build)], check=True)
     install = [
         uv,
@@ -66,7 +66,7 @@ def application(lock: str, folder: Path) -> None:
         "--only-binary",
         ":all:",
     ]
-    subprocess.run([*map(str, install), "--require-hashes", "-r", str(ROOT / "requirements" / lock)], check=True)
+    subprocess.run([*map(str, install), "--require-hashes", "-r", str(tree / "requirements" / lock)], check=True)
     subprocess.run([*map(str, install), "--no-deps", *map(str, wheels.glob("*.whl"))], check=True)
 
 
@@ -106,15 +106,25 @@ def write_image(
             archive.add(path, arcname=inside)
 
 
-def _ours(out: Path, name: str, lock: str, module: str) -> Path:
+def ours(out: Path, tree: Path = ROOT, tag: str = "dev") -> list[Path]:
+    """The images of the service and of the operator out of a tree."""
+    return [
+        _ours(out, "tidegate-service", "service.txt", "ratelimit_service.cli", tree, tag),
+        _ours(out, "tidegate-operator", "operator.txt", "ratelimit_operator", tree, tag),
+    ]
+
+
+def _ours(out: Path, name: str, lock: str, module: str, tree: Path, tag: str) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "site"
-        application(lock, folder)
+        application(lock, folder, tree)
         top = Path(scratch) / "top.tar"
         layer({"opt/tidegate": folder}, top)
         image = out / f"{name}.tar"
         environment = (*_ENVIRONMENT, "PYTHONPATH=/opt/tidegate")
-        write_image(image, f"docker.io/local/{name}:dev", [rootfs(GROUND), top], ["python3", "-m", module], environment)
+        write_image(
+            image, f"docker.io/local/{name}:{tag}", [rootfs(GROUND), top], ["python3", "-m", module], environment
+        )
     return image
 
 
@@ -146,9 +156,8 @@ def main(arguments: Sequence[str]) -> int:
     """Write every image into the folder, and print their paths."""
     out = Path(arguments[0])
     out.mkdir(parents=True, exist_ok=True)
-    print(_ours(out, "tidegate-service", "service.txt", "ratelimit_service.cli"))
-    print(_ours(out, "tidegate-operator", "operator.txt", "ratelimit_operator"))
-    print(_peers(out))
+    for image in (*ours(out), _peers(out)):
+        print(image)
     return 0
 
 

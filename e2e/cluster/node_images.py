@@ -1,4 +1,4 @@
-"""Make the images that every node needs, cluster DNS and the pause of a pod, out of static binaries."""
+"""Make the images that a node needs out of static binaries: cluster DNS, the pause of a pod, metrics-server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from e2e.cluster.images import layer, write_image
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write `node-images/` below the folder that holds `bin/coredns` and `bin/pause`."""
-    cache = Path(arguments[0])
-    out = cache / "node-images"
-    out.mkdir(exist_ok=True)
+    """`CACHE OUT NAME…`: of each binary `bin/NAME` below the cache an image `OUT/NAME.tar`."""
+    cache, out, *names = arguments
+    Path(out).mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for name in ("coredns", "pause"):
+        for name in names:
             top = Path(scratch) / f"{name}.tar"
-            layer({name: cache / "bin" / name}, top)
-            write_image(out / f"{name}.tar", f"docker.io/local/{name}:1", [top], [f"/{name}"], [])
+            layer({name: Path(cache) / "bin" / name}, top)
+            write_image(Path(out) / f"{name}.tar", f"docker.io/local/{name}:1", [top], [f"/{name}"], [])
     return 0
 
 
