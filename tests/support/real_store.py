@@ -19,6 +19,7 @@ from ratelimit_service.quota.leases.orders import Answered
 from ratelimit_service.quota.leases.replica import Replica, ReplicaSettings
 from ratelimit_service.quota.redis.batch import GroupCommit
 from ratelimit_service.quota.redis.calls import Call, Command, RoundTrip, ScriptCall
+from ratelimit_service.quota.redis.faults import StoreLost
 from ratelimit_service.quota.redis.link import Reply
 from ratelimit_service.quota.redis.listing import list_usage
 from ratelimit_service.quota.redis.nodes import Node
@@ -95,10 +96,13 @@ class _TimedNode:
     def ready(self) -> bool:
         return self._node.ready
 
-    async def run(self, calls: Sequence[ScriptCall], timeout_us: int) -> RoundTrip:
+    def begin(self, calls: Sequence[Call], timeout_us: int, heard: Callable[[RoundTrip | StoreLost], None]) -> None:
         now = str(self._clock.wall_us)
-        timed = [ScriptCall(call.script, call.keys, (now, *call.args[1:])) for call in calls]
-        return await self._node.run(timed, timeout_us)
+        timed = [
+            ScriptCall(call.script, call.keys, (now, *call.args[1:])) if isinstance(call, ScriptCall) else call
+            for call in calls
+        ]
+        self._node.begin(timed, timeout_us, heard)
 
     async def ask(self, calls: Sequence[Call], timeout_us: int) -> list[Reply]:
         replies = await self._node.ask(calls, timeout_us)

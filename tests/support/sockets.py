@@ -16,6 +16,9 @@ class RecordingSocket(asyncio.Transport):
         self.state = "open"
         self.reads = True
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Who is called does not matter here."""
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.writes.append(bytes(data))
 

@@ -15,8 +15,8 @@ import msgspec
 
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.quota.leases.orders import Answered
-from ratelimit_service.quota.redis.batch_queue import Batch, BatchPace, OrderQueue, Slot, Waiting
-from ratelimit_service.quota.redis.calls import RoundTrip, ScriptCall
+from ratelimit_service.quota.redis.batch_queue import BatchPace, OrderQueue, Slot, Waiting
+from ratelimit_service.quota.redis.calls import Call, Command, RoundTrip, ScriptCall
 from ratelimit_service.quota.redis.faults import StoreLost
 from ratelimit_service.quota.redis.lane import Clock
 from ratelimit_service.quota.redis.link import Reply
@@ -30,6 +30,10 @@ __all__ = ["BATCH_BOUNDS", "BatchNode", "BatchStats", "BatchTopology", "GroupCom
 MOST_ORDERS: Final = 16_384
 """Orders that wait for one node; one more is lost at once. Far more than can be answered in a request's time."""
 
+_LEAST_TIMED: Final = 16
+_TIMED_EVERY: Final = 4
+"""One in so many batches, if it is not a small one, asks what time it is when the server is done with it."""
+
 BATCH_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 """Upper bounds of `BatchStats.sizes`."""
 
@@ -41,8 +45,8 @@ class BatchNode(Protocol):
     def ready(self) -> bool:
         """Whether asking makes sense; costs nothing."""
 
-    async def run(self, calls: Sequence[ScriptCall], timeout_us: int) -> RoundTrip:
-        """Send calls, or raise `StoreLost`."""
+    def begin(self, calls: Sequence[Call], timeout_us: int, heard: Callable[[RoundTrip | StoreLost], None]) -> None:
+        """Send calls; `heard` is told what came of them, once and not before this returns."""
 
 
 class BatchTopology(Protocol):
@@ -82,13 +86,14 @@ class BatchStats(msgspec.Struct):
 class _Lot:
     """What is on its way to one node, and what waits for it."""
 
-    __slots__ = ("ahead_us", "node", "pace", "queue", "task")
+    __slots__ = ("ahead_us", "is_busy", "node", "pace", "queue")
 
     def __init__(self, node: BatchNode, most_orders: int) -> None:
         self.node = node
         self.queue = OrderQueue(most_orders)
         self.pace = BatchPace()
-        self.task: asyncio.Task[None] | None = None
+        # A batch is on its way, or about to be.
+        self.is_busy = False
         # The server's clock less ours, as last seen: calendar windows are listed around its time.
         self.ahead_us = 0
 
@@ -123,6 +128,7 @@ class GroupCommit:
         self._most_orders = most_orders
         self._lots: dict[BatchNode, _Lot] = {}
         self._closed = False
+        self._idle: asyncio.Future[None] | None = None
         self._latest_where: CountedKey | None = None
         self._latest_name = b""
         self.stats = BatchStats()
@@ -144,8 +150,9 @@ class GroupCommit:
         if not lot.queue.add(waiting):
             self.stats.overflowed += 1
             self._lose_later(waiting)
-        elif lot.task is None:
-            lot.task = asyncio.get_running_loop().create_task(self._drive(lot))
+        elif not lot.is_busy:
+            lot.is_busy = True
+            asyncio.get_running_loop().call_soon(self._send_next, lot)
 
     def _name(self, where: CountedKey) -> bytes:
         # Whoever submits has just asked whether the node is up.
@@ -156,46 +163,61 @@ class GroupCommit:
     async def close(self) -> None:
         """Send what waits, and take no more; every order has been answered then."""
         self._closed = True
-        tasks = [lot.task for lot in self._lots.values() if lot.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if any(lot.is_busy for lot in self._lots.values()):
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
 
     def _open(self, node: BatchNode) -> _Lot:
         # Nodes come and go with a cluster's topology; there are never many.
-        self._lots = {known: lot for known, lot in self._lots.items() if lot.task is not None or known.ready}
+        self._lots = {known: lot for known, lot in self._lots.items() if lot.is_busy or known.ready}
         lot = self._lots[node] = _Lot(node, self._most_orders)
         return lot
 
-    async def _drive(self, lot: _Lot) -> None:
-        """Send batches until nothing waits."""
-        try:
-            while lot.queue.waiting:
-                batch = lot.queue.next_batch(lot.pace.most_slots, self._clock.read().boot_us)
-                for waiting in batch.expired:
-                    self.stats.expired += 1
-                    _tell(waiting, _LOST)
-                if batch.slots:
-                    await self._send(lot, batch)
-        finally:
-            lot.task = None
+    def _send_next(self, lot: _Lot) -> None:
+        """Send the next batch, if any order waits."""
+        while lot.queue.waiting:
+            batch = lot.queue.next_batch(lot.pace.most_slots, self._clock.read().boot_us)
+            for waiting in batch.expired:
+                self.stats.expired += 1
+                _tell(waiting, _LOST)
+            if batch.slots:
+                try:
+                    self._send(lot, batch.slots)
+                except Exception:
+                    self._lose_all(batch.slots)
+                    asyncio.get_running_loop().call_soon(self._send_next, lot)
+                    raise
+                return
+        lot.is_busy = False
+        if self._idle is not None and not self._idle.done() and not any(each.is_busy for each in self._lots.values()):
+            self._idle.set_result(None)
 
-    async def _send(self, lot: _Lot, batch: Batch) -> None:
-        """One round trip; afterwards every slot's orders have been answered, or wait again."""
-        self._count(batch.slots)
-        sent = self._clock.read()
-        try:
-            calls, parts = self._calls(batch.slots, sent.wall_us + lot.ahead_us)
-            sent = self._clock.read()
-            trip = await lot.node.run(calls, self._command_us)
-        except StoreLost:
-            self._lose_all(batch.slots)
-            return
-        except BaseException:
-            self._lose_all(batch.slots)
-            raise
-        now = self._clock.read()
-        lot.pace.observe(len(batch.slots), now.boot_us - sent.boot_us)
-        for slots, reply in zip(parts, trip.replies, strict=True):
-            self._hand_out(lot, slots, reply, sent.boot_us, now, is_good=trip.same_memory)
+    def _send(self, lot: _Lot, slots: Sequence[Slot]) -> None:
+        """Begin a round trip; when it is over every slot's orders have been answered, or wait again."""
+        self._count(slots)
+        scripts, parts = self._calls(slots, self._clock.read().wall_us + lot.ahead_us)
+        calls: list[Call] = [*scripts]
+        is_timed = len(slots) >= _LEAST_TIMED and self.stats.batches % _TIMED_EVERY == 0
+        if is_timed:
+            calls.append(Command(("TIME",)))
+        sent_us = self._clock.read().boot_us
+
+        def heard(trip: RoundTrip | StoreLost) -> None:
+            try:
+                if isinstance(trip, StoreLost):
+                    self._lose_all(slots)
+                    return
+                now = self._clock.read()
+                replies = trip.replies
+                if is_timed:
+                    *replies, time = replies
+                    _observe_time(lot.pace, len(slots), replies[0], time)
+                for part, reply in zip(parts, replies, strict=True):
+                    self._hand_out(lot, part, reply, sent_us, now, is_good=trip.same_memory)
+            finally:
+                self._send_next(lot)
+
+        lot.node.begin(calls, self._command_us, heard)
 
     def _calls(self, slots: Sequence[Slot], wall_us: int) -> tuple[list[ScriptCall], list[list[Slot]]]:
         """The script calls of a batch, one for each slot of a cluster, and which entries each carries out."""
@@ -255,6 +277,14 @@ class GroupCommit:
 
     def _lose_later(self, waiting: Waiting) -> None:
         asyncio.get_running_loop().call_soon(_tell, waiting, _LOST)
+
+
+def _observe_time(pace: BatchPace, slots: int, first: Reply, time: Reply) -> None:
+    """Take in how long the server had to do: from the time that the first script saw to the reply of TIME."""
+    if isinstance(first, list) and isinstance(time, list):
+        begun_us, (seconds, us) = first[0], time
+        if isinstance(begun_us, int) and isinstance(seconds, bytes) and isinstance(us, bytes):
+            pace.observe(slots, int(seconds) * 1_000_000 + int(us) - begun_us)
 
 
 _LOST: Final = Answered(grants=None, sent_us=0, is_good=False)

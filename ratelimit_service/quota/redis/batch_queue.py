@@ -23,9 +23,8 @@ BATCH_US: Final = 500
 _FEWEST: Final = 16
 _MOST: Final = 1_024
 _FIRST_COST_US: Final = 4.0
-_SMOOTHING: Final = 0.05
-_LEAST_VARIANCE: Final = 4.0
-"""Sizes that differ by less tell nothing of what an entry costs."""
+_FASTER_COUNTS: Final = 0.25
+_SLOWER_COUNTS: Final = 0.03
 
 
 class Waiting:
@@ -173,32 +172,28 @@ class OrderQueue:
 
 
 class BatchPace:
-    """How many entries a batch may have, from how long the round trips of smaller and larger ones took.
+    """How many entries a batch may have, from how long the server had to do with earlier ones.
 
-    An entry costs what a round trip is longer by for each: the slope of a line through what was seen of late, the older
-    the less. So neither the distance nor a slow network counts, unless it slows large batches more.
+    The server's own clock tells, since a round trip is also as long as what this process does meanwhile, which is the
+    more the larger its batches are. Fast batches count for more than slow ones: while another process has the server's
+    core, its clock goes on, and orders cost it nothing.
     """
 
-    __slots__ = ("_cost_us", "_product", "_size", "_square", "_time_us")
+    __slots__ = ("_cost_us",)
 
     def __init__(self) -> None:
         self._cost_us = _FIRST_COST_US
-        # Means of size, time, size times time, and size squared.
-        self._size = self._time_us = self._product = self._square = 0.0
 
     @property
     def most_slots(self) -> int:
         """Entries that hold Redis for at most `BATCH_US`, by estimate."""
         return max(_FEWEST, min(_MOST, int(BATCH_US / self._cost_us)))
 
-    def observe(self, slots: int, round_trip_us: int) -> None:
-        """Take in how long a batch took."""
-        share = _SMOOTHING if self._size else 1.0
-        self._size += share * (slots - self._size)
-        self._time_us += share * (round_trip_us - self._time_us)
-        self._product += share * (slots * round_trip_us - self._product)
-        self._square += share * (slots * slots - self._square)
-        variance = self._square - self._size * self._size
-        if variance > _LEAST_VARIANCE:
-            slope = (self._product - self._size * self._time_us) / variance
-            self._cost_us = max(BATCH_US / _MOST, min(BATCH_US / _FEWEST, slope))
+    def observe(self, slots: int, took_us: int) -> None:
+        """Take in how long the server had to do with a batch; what a small one took says little of its entries."""
+        known_us, cost_us = self._cost_us, took_us / slots
+        if cost_us < known_us:
+            known_us += (cost_us - known_us) * _FASTER_COUNTS
+        else:
+            known_us += (min(cost_us, 2 * known_us) - known_us) * _SLOWER_COUNTS
+        self._cost_us = max(BATCH_US / _MOST, min(BATCH_US / _FEWEST, known_us))

@@ -58,10 +58,9 @@ class Dialer:
         except BaseException:
             _abort(connection)
             raise
-        reader, writer = _take_streams(connection)
-        assert reader is not None
+        writer = _take_writer(connection)
         assert writer is not None
-        return Link(endpoint, reader, writer)
+        return Link(endpoint, writer)
 
     def _connection(self, endpoint: Endpoint, credentials: Credentials, db: int) -> Connection:
         try:
@@ -96,19 +95,19 @@ class Dialer:
         return self._context
 
 
-def _take_streams(connection: Connection) -> tuple[asyncio.StreamReader | None, asyncio.StreamWriter | None]:
+def _take_writer(connection: Connection) -> asyncio.StreamWriter | None:
     """Leave a connection without its streams: it is not used any more, and must not close them when it is collected.
 
     The library has no public way to them; both names have been the same since version 4.2.
     """
-    reader, writer = connection._reader, connection._writer  # noqa: SLF001
+    writer = connection._writer  # noqa: SLF001
     connection._reader = connection._writer = None  # noqa: SLF001
-    return reader, writer
+    return writer
 
 
 def _abort(connection: Connection) -> None:
     """Close at once, where it got as far as having something to close."""
-    _, writer = _take_streams(connection)
+    writer = _take_writer(connection)
     if writer is not None:
         writer.transport.abort()
 

@@ -7,12 +7,13 @@ Calls that a cluster redirects while a slot moves are not waited for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from ratelimit_service.quota.redis.calls import Command, RoundTrip, ScriptCall
+from ratelimit_service.quota.redis.calls import Call, Command, RoundTrip
+from ratelimit_service.quota.redis.faults import StoreLost
 from ratelimit_service.quota.redis.nodes import Node
 from ratelimit_service.quota.redis.topology import Topology
 
@@ -37,16 +38,18 @@ class DurableNode:
         """See `Node.ready`."""
         return self._node.ready
 
-    async def run(self, calls: Sequence[ScriptCall], timeout_us: int) -> RoundTrip:
-        """As `Node.run`; `same_memory` is False too where replicas lack what was granted.
+    def begin(self, calls: Sequence[Call], timeout_us: int, heard: Callable[[RoundTrip | StoreLost], None]) -> None:
+        """As `Node.begin`; `same_memory` is False too where replicas lack what was granted."""
 
-        Raises:
-            StoreLost: Nothing is known of what was counted.
-        """
-        trip = await self._node.run([*calls, Command(("WAIT", self._replicas, MOST_WAIT_MS))], timeout_us)
-        *replies, confirmed = trip.replies
-        is_durable = isinstance(confirmed, int) and confirmed >= self._replicas
-        return msgspec.structs.replace(trip, replies=replies, same_memory=trip.same_memory and is_durable)
+        def waited(trip: RoundTrip | StoreLost) -> None:
+            if isinstance(trip, StoreLost):
+                heard(trip)
+                return
+            *replies, confirmed = trip.replies
+            is_durable = isinstance(confirmed, int) and confirmed >= self._replicas
+            heard(msgspec.structs.replace(trip, replies=replies, same_memory=trip.same_memory and is_durable))
+
+        self._node.begin([*calls, Command(("WAIT", self._replicas, MOST_WAIT_MS))], timeout_us, waited)
 
 
 class DurableTopology:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final, Protocol
 
 from ratelimit_service.quota.redis.boot import ServerFacts, age_us, boot_key, ensure_boot, identify
@@ -91,6 +91,7 @@ class Node:
         self._wake = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
+        self._aside: set[asyncio.Task[None]] = set()
         self.boot_key = boot_key(address.key_prefix, boot_tag)
         self._boot_in_doubt = False
         self._round_trips_seen = 0
@@ -160,13 +161,63 @@ class Node:
         """
         deadline_us = self._clock.read().boot_us + timeout_us
         boot = self.boot
-        replies, value = await self.asked(calls, deadline_us, self.boot_key)
-        same_memory = value is not None and value == boot == self.boot
-        if not same_memory:
+        answer = await self.asked(calls, deadline_us, self.boot_key)
+        return await self._redirected(calls, answer, deadline_us, same_memory=self._is_same_memory(boot, answer[1]))
+
+    def _is_same_memory(self, boot: bytes | None, value: bytes | None) -> bool:
+        """Whether a boot value that was read is the one in force since before the reading."""
+        is_same = value is not None and value == boot == self.boot
+        if not is_same:
             self._doubt_boot()
-        if any(read_redirect(reply) for reply in replies):
+        return is_same
+
+    async def _redirected(
+        self, calls: Sequence[Call], answer: Answer, deadline_us: int, *, same_memory: bool
+    ) -> RoundTrip:
+        replies, value = answer
+        if any(map(read_redirect, replies)):
             same_memory = await self._follow(calls, replies, deadline_us, with_boot=True) and same_memory
         return RoundTrip(replies, value, same_memory)
+
+    def begin(self, calls: Sequence[Call], timeout_us: int, heard: Callable[[RoundTrip | StoreLost], None]) -> None:
+        """As `run`, without a task while all is well; `heard` is told, not before this returns."""
+        if self.ready:
+            boot = self.boot
+
+            def answered(answer: Answer | StoreLost) -> None:
+                if isinstance(answer, StoreLost):
+                    self._on_failure(answer.reason)
+                    heard(answer)
+                    return
+                replies, value = answer
+                same_memory = self._is_same_memory(boot, value)
+                if any(map(read_redirect, replies)):
+                    self._run_aside(self._redirected(calls, answer, deadline_us, same_memory=same_memory), heard)
+                else:
+                    heard(RoundTrip(replies, value, same_memory))
+
+            deadline_us = self._clock.read().boot_us + timeout_us
+            if self._lane.begin(calls, deadline_us, self.boot_key, answered):
+                return
+        self._run_aside(self.run(calls, timeout_us), heard)
+
+    def _run_aside(
+        self, trip: Coroutine[None, None, RoundTrip], heard: Callable[[RoundTrip | StoreLost], None]
+    ) -> None:
+        async def run() -> None:
+            try:
+                answer: RoundTrip | StoreLost = await trip
+            except StoreLost as lost:
+                answer = lost
+            except BaseException:
+                heard(StoreLost(LossReason.CLOSED))
+                raise
+            finally:
+                self._aside.discard(task)
+            heard(answer)
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._aside.add(task)
 
     async def ask(self, calls: Sequence[Call], timeout_us: int) -> list[Reply]:
         """As `run`, without the boot key: for what grants nothing.

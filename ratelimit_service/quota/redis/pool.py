@@ -45,9 +45,9 @@ class Pool:
         Raises:
             StoreLost: There is none, or none came back in time.
         """
-        self.prune()
-        if self._idle:
-            return self._idle.pop()
+        idle = self.take_idle()
+        if idle is not None:
+            return idle
         if not self._links:
             raise StoreLost(LossReason.ABSENT)
         waiter: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
@@ -61,6 +61,11 @@ class Pool:
         except asyncio.CancelledError:
             self._return_late(waiter)
             raise
+
+    def take_idle(self) -> Link | None:
+        """Borrow a link that nobody has; None: there is none."""
+        self.prune()
+        return self._idle.pop() if self._idle else None
 
     def release(self, link: Link) -> None:
         """Give a link back; one that was dropped on the way leaves the pool."""

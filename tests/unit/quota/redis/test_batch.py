@@ -13,7 +13,7 @@ import pytest
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.quota.leases.orders import Answered
 from ratelimit_service.quota.redis.batch import GroupCommit
-from ratelimit_service.quota.redis.calls import RoundTrip, ScriptCall
+from ratelimit_service.quota.redis.calls import Call, RoundTrip, ScriptCall
 from ratelimit_service.quota.redis.faults import LossReason, ScriptError, StoreLost
 from ratelimit_service.quota.redis.link import Reply
 from ratelimit_service.quota.redis.packing import key_name
@@ -54,21 +54,32 @@ class CountingNode:
         self.calls: list[Sequence[ScriptCall]] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.fails: BaseException | None = None
+        self.fails: StoreLost | RuntimeError | None = None
+        self.tasks: list[asyncio.Task[None]] = []
         self.same_memory = True
         self.refusals: list[int] = []
         self.now_us = START_US
+        self.timed = self.took_us = 0
 
-    async def run(self, calls: Sequence[ScriptCall], timeout_us: int) -> RoundTrip:
+    def begin(self, calls: Sequence[Call], timeout_us: int, heard: Callable[[RoundTrip | StoreLost], None]) -> None:
         assert timeout_us == 8_000
-        self.calls.append(calls)
+        scripts = [call for call in calls if isinstance(call, ScriptCall)]
+        self.calls.append(scripts)
+        if isinstance(self.fails, RuntimeError):
+            fails, self.fails = self.fails, None
+            raise fails
+        self.timed += len(calls) - len(scripts)
+        self.tasks.append(asyncio.ensure_future(self.answer(calls, heard)))
+
+    async def answer(self, calls: Sequence[Call], heard: Callable[[RoundTrip | StoreLost], None]) -> None:
         await self.gate.wait()
         fails, self.fails = self.fails, None
-        if fails is not None:
-            raise fails
-        return RoundTrip([self.reply(call) for call in calls], b"boot", self.same_memory)
+        assert not isinstance(fails, RuntimeError)
+        heard(fails or RoundTrip([self.reply(call) for call in calls], b"boot", self.same_memory))
 
-    def reply(self, call: ScriptCall) -> Reply:
+    def reply(self, call: Call) -> Reply:
+        if not isinstance(call, ScriptCall):
+            return [b"%d" % (self.now_us // 1_000_000), b"%d" % (self.now_us % 1_000_000 + self.took_us)]
         _, asked = call.args
         assert isinstance(asked, bytes)
         # All shapes are alike: one ask, whose calendar would list five instants.
@@ -232,7 +243,13 @@ def test_a_call_that_fails_alone_loses_its_orders_only() -> None:
     async def scenario(desk: Desk) -> None:
         desk.nodes.slot_by_key = {key_name(PREFIX, where("b")): 7}
         answering = desk.node.reply
-        desk.node.reply = lambda call: ScriptError("OOM", "full") if len(call.keys) == 1 else answering(call)  # type: ignore[method-assign]
+
+        def reply(call: Call) -> Reply:
+            return (
+                ScriptError("OOM", "full") if isinstance(call, ScriptCall) and len(call.keys) == 1 else answering(call)
+            )
+
+        desk.node.reply = reply  # type: ignore[method-assign]
         for name, key in (("1", "a"), ("2", "b"), ("3", "c")):
             desk.submit(name, taking(key))
 
@@ -360,6 +377,25 @@ def test_nodes_that_are_gone_are_forgotten() -> None:
         assert list(desk.commits._lots) == [other]
 
     assert run(scenario).granted() == [("1", 1), ("2", 1)]
+
+
+@pytest.mark.parametrize(("entries", "took_us", "fits"), [(40, 40, 153), (40, 4_000, 121), (8, 8, 125)])
+def test_the_server_is_asked_how_long_it_had_to_do(entries: int, took_us: int, fits: int) -> None:
+    """Now and then, with a batch that is no small one; the next batches are as large as it then seems right."""
+
+    async def scenario(desk: Desk) -> None:
+        desk.node.took_us = took_us
+        for _ in range(4):
+            for number in range(entries):
+                desk.submit("", taking(f"{number}"))
+            await desk.settle()
+        (lot,) = desk.commits._lots.values()
+        assert lot.pace.most_slots == fits
+
+    desk = run(scenario)
+
+    assert desk.node.timed == (entries >= 16)
+    assert desk.granted() == [("", 1)] * (4 * entries)
 
 
 def test_batches_are_counted_by_their_entries() -> None:

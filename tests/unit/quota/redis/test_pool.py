@@ -31,7 +31,7 @@ def link() -> Iterator[NewLink]:
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         socket = RecordingSocket()
         protocol.connection_made(socket)
-        made.append(Link(Endpoint("a", 1), reader, asyncio.StreamWriter(socket, protocol, reader, loop)))
+        made.append(Link(Endpoint("a", 1), asyncio.StreamWriter(socket, protocol, reader, loop)))
         return made[-1]
 
     yield new
