@@ -111,6 +111,12 @@ class Limiter:
             recipe, hits = plan.recipe, plan.hits
             take = recipe.take
             if take is None:
+                at_hand = recipe.at_hand
+                if at_hand is not None:
+                    found = at_hand(recipe, plan.key, hits, now)
+                    if found is not None:
+                        self._sources.lease += 1
+                        return answer_simple(recipe, hits, found)
                 return self._ask(plan, now, deadline_us, reply)
             outcome = take(recipe, plan.key, hits, now)
             if outcome.source is _MEMORY:

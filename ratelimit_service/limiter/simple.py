@@ -23,7 +23,7 @@ from ratelimit_service.limiter.verdict import reset_s
 from ratelimit_service.policy.identity import counter_key
 from ratelimit_service.policy.match import match
 from ratelimit_service.policy.snapshot import Action, Domain, HeaderStyle, Rule, RuleLimit
-from ratelimit_service.quota.prompt import Counted, PromptStore
+from ratelimit_service.quota.prompt import Counted, Glance, LeasingStore, PromptStore
 from ratelimit_service.quota.store import Charge, Outcome, Role, Store
 from ratelimit_service.telemetry.counter_table import CounterTable
 from ratelimit_service.telemetry.counters import RuleCounters
@@ -64,6 +64,7 @@ class Recipe(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         store: Counts them.
         take: Where the store decides one charge at once: its `charge_one`.
+        at_hand: Where it decides some at once: its `at_hand`.
         identity, limit: The limit.
         counters: Metrics.
         near: Hits above this are near the limit.
@@ -73,6 +74,7 @@ class Recipe(msgspec.Struct, frozen=True, gc=False):
 
     store: Store
     take: Callable[[Counted, bytes, int, Instant], Outcome] | None
+    at_hand: Glance | None
     identity: bytes
     limit: Limit
     counters: RuleCounters
@@ -222,6 +224,7 @@ class Recipes:
         return Recipe(
             store=store,
             take=store.charge_one if isinstance(store, PromptStore) else None,
+            at_hand=store.at_hand if isinstance(store, LeasingStore) else None,
             identity=entry.identity,
             limit=entry.limit,
             counters=counters,

@@ -1,4 +1,4 @@
-"""A shorter way for the most frequent requests, of stores that never have to be asked later.
+"""A shorter way for the most frequent requests, of stores that need not be asked later.
 
 Such a request ENFORCEs limits of different identities and nothing else. What depends on the rules that it meets, and
 not on its values, is made once and shared by all requests that meet the same ones: beside its keys, a remembered
@@ -7,8 +7,8 @@ request then is a few words of memory, and charging it touches little more than 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from ratelimit_service.algorithms.limit import Instant, Limit
 from ratelimit_service.quota.store import Charge, Outcome, Role
@@ -59,6 +59,21 @@ class PromptStore(Protocol):
 
     def charge_form(self, form: CountedForm, keys: Sequence[bytes], now: Instant) -> Sequence[Outcome]:
         """Decide a request of several limits; `keys` are those of the form's sides."""
+
+
+Glance: TypeAlias = Callable[[Counted, bytes, int, Instant], Outcome | None]
+"""Decides a request of one limit (counted, key, hits) at once, or says None and has counted nothing."""
+
+
+@runtime_checkable
+class LeasingStore(Protocol):
+    """Decides some requests at once, the same as `Store.charge` does, from what it has in hand.
+
+    Attributes:
+        at_hand: Decides those; None: so few that trying is not worth it.
+    """
+
+    at_hand: Glance | None
 
 
 def enforced_charges(form: CountedForm, keys: Sequence[bytes]) -> tuple[Charge, ...]:

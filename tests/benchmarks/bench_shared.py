@@ -1,11 +1,13 @@
 """The service over gRPC with shared counts beside the same with its own: calls, latency, and what both cost.
 
-python -m tests.benchmarks.bench_shared [--calls 100000] [--out build/bench]
+python -m tests.benchmarks.bench_shared [--calls 100000] [--steady-seconds 61] [--out build/bench]
 
 The first core is the service's, the last one the generator's and Redis's together; with two cores there is no third.
 Processor time is what the kernel says of each process, so it tells more than calls per second do of a machine that
-others use too. Each load has a fixed number of calls, its first ones included: what a replica learns of its keys costs
-as much on a slow machine as on a fast one. Deadlines are long here: `tests.chaos` is about those that are missed.
+others use too. A `cold` row has a fixed number of calls, the first ones of a new service: what a replica learns of its
+keys costs as much on a slow machine as on a fast one. A `steady` row follows on the same service: after some seconds
+that are not counted, a whole window and more, so that its edge is in it. Deadlines are long here: `tests.chaos` is
+about those that are missed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +34,18 @@ HOT: Final = (*CLOSED, "-keys", "1", "-zipf", "0")
 OPEN: Final = ("-conns", "4", "-streams", "1024", "-rate", "10000")
 ENOUGH: Final = 1_000_000_000
 MINUTE: Final = 10_000
+WARM_S: Final = 5
+MEMORY_S: Final = 10
+"""How long the memory store is measured, to which one second is like another."""
 FLAGS: Final = ("--deadline", "5s", "--log-level", "error")
 
 
 class Load(msgspec.Struct, frozen=True):
-    """A named load: the store's mode, the limit for each key and minute, the generator's arguments."""
+    """A named load: the store's mode, the limit for each key and minute, the generator's arguments.
+
+    Attributes:
+        steady: It is measured for a whole window too.
+    """
 
     name: str
     mode: str
@@ -43,11 +53,12 @@ class Load(msgspec.Struct, frozen=True):
     requests: int
     arguments: tuple[str, ...]
     reach: str = ""
+    steady: bool = False
 
 
 LOADS: Final = (
-    Load("Zipf, 10,000/min", "memory", "FixedWindow", MINUTE, CLOSED),
-    Load("Zipf, 10,000/min", "Leased", "FixedWindow", MINUTE, CLOSED, "90 % of memory's"),
+    Load("Zipf, 10,000/min", "memory", "FixedWindow", MINUTE, CLOSED, steady=True),
+    Load("Zipf, 10,000/min", "Leased", "FixedWindow", MINUTE, CLOSED, "90 % of memory's", steady=True),
     Load("one key", "memory", "FixedWindow", ENOUGH, HOT),
     Load("one key", "Exact", "FixedWindow", ENOUGH, HOT, "100,000/s"),
     Load("Zipf", "memory", "FixedWindow", ENOUGH, CLOSED),
@@ -64,6 +75,7 @@ class Row(msgspec.Struct, frozen=True):
     """One load.
 
     Attributes:
+        phase: cold: the first calls of a new service; steady: later ones, over a window and more.
         service_us, redis_us: Processor time for each decision, kernel side included.
         core_calls_per_s: What a core could answer: 1 s / `service_us`.
         batch: Orders of a round trip to Redis.
@@ -74,6 +86,7 @@ class Row(msgspec.Struct, frozen=True):
     mode: str
     algorithm: str
     reach: str
+    phase: str
     calls_per_s: int
     core_calls_per_s: int
     service_us: float
@@ -112,8 +125,28 @@ spec:
 {policy}"""
 
 
-def measure(load: Load, redis: RedisServer, calls: int) -> Row:
-    """One row, with a service of its own."""
+class Meter:
+    """What a service and its Redis have done so far, to be told apart from what they do next."""
+
+    def __init__(self, target: Server, redis_pid: int) -> None:
+        self._target = target
+        self._redis_pid = redis_pid
+
+    def read(self) -> tuple[float, ...]:
+        """Processor seconds of service and Redis; batches, orders, decisions here, all decisions."""
+        target = self._target
+        return (
+            processes.cpu_s(target.pid),
+            processes.cpu_s(self._redis_pid),
+            target.metric("tidegate_store_batches_total"),
+            target.metric("tidegate_store_orders_total"),
+            target.metric('tidegate_decision_sources_total{source="(?:memory|lease|standing)"}'),
+            target.metric("tidegate_decision_sources_total"),
+        )
+
+
+def measure(load: Load, redis: RedisServer, calls: int, steady_s: int) -> Iterator[Row]:
+    """One row or two, with a service of its own."""
     cores, redis_pid = processes.cores(), _pid(redis)
     if cores.load is not None:
         subprocess.run(["taskset", "-acp", str(cores.load), str(redis_pid)], capture_output=True, check=False)
@@ -123,27 +156,33 @@ def measure(load: Load, redis: RedisServer, calls: int) -> Row:
         with server("native", core=cores.server, policies=(Path(folder),), flags=FLAGS) as target:
             if load.mode != "memory":
                 _wait_until_connected(target)
-            before = (processes.cpu_s(target.pid), processes.cpu_s(redis_pid))
-            asked = ("-addr", target.grpc, "-calls", str(calls), *load.arguments)
-            figures = loadgen.run(asked, core=cores.load, timeout_s=300)
-            answered = max(1, figures.answered)
-            service_us = (processes.cpu_s(target.pid) - before[0]) * 1e6 / answered
-            redis_us = (processes.cpu_s(redis_pid) - before[1]) * 1e6 / answered
-            batches = max(1.0, target.metric("tidegate_store_batches_total"))
-            orders = target.metric("tidegate_store_orders_total")
-            local = target.metric('tidegate_decision_sources_total{source="(?:memory|lease|standing)"}')
-            decided = max(1.0, target.metric("tidegate_decision_sources_total"))
+            meter, asked = Meter(target, redis_pid), ("-addr", target.grpc, *load.arguments)
+            yield _row(load, "cold", meter, (*asked, "-calls", str(calls)))
+            if load.steady and steady_s:
+                loadgen.run((*asked, "-warmup", "0s", "-duration", f"{WARM_S}s"), core=cores.load, timeout_s=300)
+                measured_s = steady_s if load.mode != "memory" else min(steady_s, MEMORY_S)
+                yield _row(load, "steady", meter, (*asked, "-warmup", "0s", "-duration", f"{measured_s}s"))
+
+
+def _row(load: Load, phase: str, meter: Meter, arguments: Sequence[str]) -> Row:
+    before = meter.read()
+    figures = loadgen.run(arguments, core=processes.cores().load, timeout_s=600)
+    service_s, redis_s, batches, orders, local, decided = (
+        now - then for now, then in zip(meter.read(), before, strict=True)
+    )
+    answered = max(1, figures.answered)
     return Row(
         load=load.name,
         mode=load.mode,
         algorithm=load.algorithm,
         reach=load.reach,
+        phase=phase,
         calls_per_s=figures.calls_per_s,
-        core_calls_per_s=round(1e6 / service_us),
-        service_us=round(service_us, 2),
-        redis_us=round(redis_us, 3),
-        batch=round(orders / batches, 1),
-        local_percent=round(100 * local / decided, 2),
+        core_calls_per_s=round(answered / max(1e-6, service_s)),
+        service_us=round(service_s * 1e6 / answered, 2),
+        redis_us=round(redis_s * 1e6 / answered, 3),
+        batch=round(orders / max(1.0, batches), 1),
+        local_percent=round(100 * local / max(1.0, decided), 2),
         p50_ms=figures.p50_ms,
         p99_ms=figures.p99_ms,
     )
@@ -165,6 +204,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=100_000)
+    parser.add_argument("--steady-seconds", type=int, default=61, help="0: no steady rows")
     parser.add_argument("--out", type=Path, default=machine.OUT)
     options = parser.parse_args()
     try:
@@ -173,7 +213,7 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 1
     with running_server() as redis:
-        rows = [measure(load, redis, options.calls) for load in LOADS]
+        rows = [row for load in LOADS for row in measure(load, redis, options.calls, options.steady_seconds)]
     tables.show("shared counts over gRPC: service on one core, generator and Redis on another", rows)
     machine.write(options.out / "shared.json", {"rows": msgspec.to_builtins(rows)})
     return 0

@@ -18,6 +18,7 @@ from ratelimit_service.quota.leases.administration import Administration
 from ratelimit_service.quota.leases.alarms import Alarm, Turns
 from ratelimit_service.quota.leases.allowances import Allowances
 from ratelimit_service.quota.leases.alone import Alone, take_of
+from ratelimit_service.quota.leases.at_hand import AtHand
 from ratelimit_service.quota.leases.book import LeaseBook, LeaseSettings
 from ratelimit_service.quota.leases.cell import Cell, InHand
 from ratelimit_service.quota.leases.claims import MOST_WANTED, Claim
@@ -32,6 +33,7 @@ from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.leases.taking import Taker
 from ratelimit_service.quota.leases.teaching import Teacher
 from ratelimit_service.quota.leases.warming import Warmer
+from ratelimit_service.quota.prompt import Glance
 from ratelimit_service.quota.store import Charge, Done, Outcome, Role, Source
 from ratelimit_service.quota.takes import CountedKey
 
@@ -43,7 +45,6 @@ _GAP_US: Final = 1_000_000
 
 _RECLAIM_KEYS: Final = 1_000
 _ENFORCE: Final = Role.ENFORCE
-_LEASE: Final = Source.LEASE
 
 
 class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class Replica:
         modes: What decides while the store is away.
         masters: What is known of new masters.
         warmer: What it remembers of hot keys.
+        at_hand: Decides some requests of one enforced charge (`LeasingStore`).
     """
 
     def __init__(
@@ -97,12 +99,12 @@ class Replica:
         self._limits: Mapping[bytes, LimitSettings] = {}
         self._deadlines: Deadlines[Pending | Alone] = Deadlines()
         self._planned: tuple[Sequence[Charge], Pending | Cell, Instant] | None = None
-        self._leased = self._spent = 0
-        self._cells = self.book.cells
         self._degraded_at_us: int | None = None
         self._errands = Errands(self.book, orders, clock, self.modes)
         self._alarm = Alarm(turns, self.wake)
         self._taker = Taker(self.book, self._errands, self.masters, self.standing, self._alarm, self._go_on)
+        self._hand = AtHand(self.book, self._taker, self.standing)
+        self.at_hand: Glance = self._hand.decide
         self._administration = Administration(self.book, orders, clock, self._errands)
         self._teacher = Teacher(self.book, self.masters, self._administration, turns, clock)
         self.warmer = Warmer(self.book, self._taker, turns, clock)
@@ -111,38 +113,18 @@ class Replica:
 
     def charge(self, charges: Sequence[Charge], now: Instant) -> Sequence[Outcome] | None:
         """See `Store.charge`."""
-        if len(charges) == 1:
+        if len(charges) == 1 and charges[0].role is _ENFORCE:
             charge = charges[0]
-            cells = self._cells.get(charge.identity)
-            cell = None if cells is None else cells.get(charge.key)
-            hits, boot_us = charge.hits, now.boot_us
-            if (
-                cell is not None
-                and 0 < hits <= cell.left
-                and boot_us < cell.until_us
-                and cell.limit is charge.limit
-                and charge.role is _ENFORCE
-            ):
-                # What `LeaseBook.charge` does, written out because it is every request's path.
-                cell.left = left = cell.left - hits
-                cell.demand += hits
-                self._leased += 1
-                self._spent += hits
-                if left <= cell.refill_below and not cell.taking:
-                    self.book.wanted.append(cell)
-                    self._taker.refill_soon()
-                left += cell.others
-                wait_us = cell.full_us - boot_us
-                if wait_us < 0:  # noqa: PLR1730 — `max` costs a call on every request
-                    wait_us = 0
-                return (Outcome(False, left + cell.rest, wait_us, cell.counted - left - hits, _LEASE),)
+            outcome = self.at_hand(charge, charge.key, charge.hits, now)
+            if outcome is not None:
+                return (outcome,)
+            cell = self.book.find(charge.identity, charge.key)
             if (
                 cell is not None
                 and cell.exact
-                and 0 < hits <= MOST_WANTED
+                and 0 < charge.hits <= MOST_WANTED
                 and not (cell.left or cell.owed or cell.denied_hits)
                 and cell.limit is charge.limit
-                and charge.role is _ENFORCE
                 and self._taker.is_up(cell.where, cell.limit, now)
             ):
                 # What `_sole_cell` finds out about a counter that is known: only the store can tell.
@@ -152,14 +134,14 @@ class Replica:
         if self.book.wanted:
             self._taker.refill_soon()
         if outcomes is not None and (not self.standing.percent or not outcomes[0].over):
-            self._leased += len(outcomes)
+            self._hand.leased += len(outcomes)
             return outcomes
         if self.standing.percent and len(charges) == 1:
-            standing = self._charge_standing(charges[0], now)
+            standing = self._hand.by_standing(charges[0], now)
             if standing is not None:
                 return (standing,)
             if outcomes is not None:
-                self._leased += 1
+                self._hand.leased += 1
                 return outcomes
         cell = self._sole_cell(charges, now)
         if cell is not None:
@@ -180,21 +162,6 @@ class Replica:
         if not cell.exact or cell.left or cell.owed or cell.denies(charge.hits, now.boot_us):
             return None
         return cell if self._taker.is_up(cell.where, charge.limit, now) else None
-
-    def _charge_standing(self, charge: Charge, now: Instant) -> Outcome | None:
-        if charge.role is not _ENFORCE or not charge.hits:
-            return None
-        left = self.standing.left(charge, now)
-        if left < charge.hits:
-            return None
-        cell = self.book.find(charge.identity, charge.key)
-        self.standing.spend(charge, cell, charge.hits, now)
-        self.book.stats.decisions[Source.STANDING] += 1
-        known = cell is not None and cell.counted >= 0
-        rest = cell.rest if cell is not None and known else charge.limit.burst - left
-        before = cell.before() if cell is not None and known else 0
-        wait_us = max(0, cell.full_us - now.boot_us) if cell is not None and known else 0
-        return Outcome(False, left - charge.hits + rest, wait_us, before, Source.STANDING)
 
     def charge_later(self, charges: Sequence[Charge], deadline_us: int, done: Done) -> None:
         """See `Store.charge_later`."""
@@ -413,8 +380,8 @@ class Replica:
     def stats(self) -> LeaseStats:
         """Read the plain integers."""
         stats = self.book.stats
-        counted = {Source.LEASE: self._leased, Source.EXACT: self.book.exact}
+        counted = {Source.LEASE: self._hand.leased, Source.EXACT: self.book.exact}
         decisions = {source: count + counted.get(source, 0) for source, count in stats.decisions.items()}
         return msgspec.structs.replace(
-            stats, decisions=decisions, spent=self.book.spent + self._spent, keys=len(self.book)
+            stats, decisions=decisions, spent=self.book.spent + self._hand.spent, keys=len(self.book)
         )

@@ -56,7 +56,11 @@ class Lane:
 
     def turn(self) -> None:
         """Note whether it is ready, and tell if that is news."""
-        if self.tally.turn(available=self.ready, now_us=self._clock.read().boot_us):
+        available = self.ready
+        # The clock is read for news only: this is on every round trip's way.
+        if available != self.tally.is_available and self.tally.turn(
+            available=available, now_us=self._clock.read().boot_us
+        ):
             self._on_turn()
 
     def stats(self, endpoint: str, pool_size: int, *, may_evict: bool) -> NodeStats:

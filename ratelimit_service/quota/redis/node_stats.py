@@ -99,6 +99,11 @@ class Tally:
             self.loss = loss
         self.lost[loss.reason] = self.lost.get(loss.reason, 0) + 1
 
+    @property
+    def is_available(self) -> bool:
+        """What `turn` was told last; not available at first."""
+        return self._away_since_us is None
+
     def turn(self, *, available: bool, now_us: int) -> bool:
         """The node is, or is no longer, available; returns whether that is news."""
         if available == (self._away_since_us is None):

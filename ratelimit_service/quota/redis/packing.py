@@ -103,6 +103,24 @@ def _asks(order: Order) -> tuple[Ask, ...]:
             return order.asks
 
 
+def _sole_shape(ask: Ask, equal: bool, wall_us: int) -> bytes:
+    """The shape of a take of one limit; remembered unless it depends on the time."""
+    limit = ask.limit
+    if limit.calendar is not None:
+        return b"".join([bytes((1, equal, 1)), _ask_bytes(ask, wall_us)])
+    key = (ask.identity, limit, ask.reserve, ask.lasting, equal)
+    known = _SOLE_SHAPES.get(key)
+    if known is None:
+        if len(_SOLE_SHAPES) >= _MOST_SHAPES:
+            _SOLE_SHAPES.clear()
+        known = _SOLE_SHAPES[key] = b"".join([bytes((1, equal, 1)), _ask_bytes(ask, wall_us)])
+    return known
+
+
+_MOST_SHAPES: Final = 4_096
+_SOLE_SHAPES: Final[dict[_ShapeKey, bytes]] = {}
+
+
 def _ask_bytes(ask: Ask, wall_us: int) -> bytes:
     limit = ask.limit
     kind = _KINDS[limit.algorithm] if limit.calendar is None else _CALENDAR
@@ -130,7 +148,7 @@ class Shapes:
 
     def __init__(self, wall_us: int) -> None:
         self._wall_us = wall_us
-        self._indexes: dict[_ShapeKey, int] = {}
+        self._indexes: dict[_ShapeKey | bytes, int] = {}
         self._latest: Ask | None = None
         self._latest_equal = True
         self._latest_index = 0
@@ -154,7 +172,12 @@ class Shapes:
         """The same for a take of one limit, which is that of the order before it more often than not."""
         (ask,) = order.asks
         if ask != self._latest or order.equal is not self._latest_equal:
-            self._latest_index = self.index(order)
+            shape = _sole_shape(ask, order.equal, self._wall_us)
+            index = self._indexes.get(shape)
+            if index is None:
+                index = self._indexes[shape] = len(self.packed)
+                self.packed.append(shape)
+            self._latest_index = index
             self._latest, self._latest_equal = ask, order.equal
         return self._latest_index
 

@@ -23,6 +23,7 @@ from ratelimit_service.quota.leases.membership import HEARTBEAT_US, Membership
 from ratelimit_service.quota.leases.replica import Replica, ReplicaSettings
 from ratelimit_service.quota.leases.stats import LeaseStats
 from ratelimit_service.quota.leases.warming import HotKey
+from ratelimit_service.quota.prompt import Glance
 from ratelimit_service.quota.redis.batch import BatchStats, GroupCommit
 from ratelimit_service.quota.redis.durable import DurableTopology
 from ratelimit_service.quota.redis.faults import StoreLost
@@ -107,10 +108,11 @@ class RedisStats(msgspec.Struct, frozen=True):
 
 
 class RedisStore:
-    """Counts hits in Redis; implements `Store`. Belongs to one event loop.
+    """Counts hits in Redis; implements `Store` and `LeasingStore`. Belongs to one event loop.
 
     Attributes:
         replica: What is held here.
+        at_hand: See `LeasingStore`; a store that takes nothing in advance has none.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class RedisStore:
         # The request path without a detour.
         self.charge = self.replica.charge
         self.charge_later = self.replica.charge_later
+        self.at_hand: Glance | None = None if settings.leases.exact else self.replica.at_hand
         self._limits: Mapping[bytes, LimitSettings] = {}
         self._listing: dict[str, tuple[int, list[Usage]]] = {}
         self._met: WeakSet[Node] = WeakSet()

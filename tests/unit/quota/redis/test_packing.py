@@ -75,7 +75,7 @@ def test_an_absurd_reserve_is_all_of_the_limit() -> None:
     pack_order(shapes, take(BUCKET_LIMIT, reserve=2**40))
     pack_order(shapes, take(BUCKET_LIMIT, reserve=2**32 - 1))
 
-    assert shapes.packed[0] == shapes.packed[1]
+    assert len(shapes.packed) == 1
 
 
 @pytest.mark.parametrize("refusal", list(Refusal))
