@@ -34,7 +34,17 @@ _TOLD: Final = (
     ConditionType.ATTACHED.value,
     ConditionType.PROGRAMMED.value,
 )
-_ON_THE_WAY: Final = (Reason.RECONCILING.value, Reason.PARTIALLY_PROGRAMMED.value, Reason.PENDING.value)
+# That there is no replica is one fact about the release, and not one about each of its policies.
+_ON_THE_WAY: Final = (
+    Reason.RECONCILING.value,
+    Reason.PARTIALLY_PROGRAMMED.value,
+    Reason.PENDING.value,
+    Reason.NO_REPLICAS.value,
+)
+
+
+_NEW: Final = (ConditionStatus.UNKNOWN, "")
+"""Where a condition rests that nobody was told of, because its object is new."""
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -60,12 +70,15 @@ class Transitions:
     def between(self, uid: str, before: Sequence[Condition], after: Sequence[Condition]) -> list[Announcement]:
         """What turned with this change of an object's status.
 
-        What is on its way is not told, nor what is well at first sight. `before` counts where nothing is remembered:
-        after a restart, status says what an earlier process told.
+        What is on its way is not told, nor what is well at first sight, but that a new object is programmed.
+        `before` counts where nothing is remembered: after a restart, status says what an earlier process told, and
+        what was on its way then may well have been told.
         """
         for each in before:
             if each.reason not in _ON_THE_WAY:
                 self._rests.setdefault((uid, each.type), (each.status, each.reason))
+        if not before:
+            self._rests.setdefault((uid, ConditionType.PROGRAMMED.value), _NEW)
         found = []
         for each in after:
             if each.type not in _TOLD or each.reason in _ON_THE_WAY:
@@ -75,7 +88,7 @@ class Transitions:
             holds = each.status is ConditionStatus.TRUE
             if was == (each.status, each.reason):
                 continue
-            if was is None and holds and each.type != ConditionType.PROGRAMMED.value:
+            if was is None and holds:
                 continue
             is_warning = not holds and each.reason != Reason.OVERRIDDEN.value
             found.append(Announcement(is_warning, each.reason, each.message or f"{each.type} is {each.status.value}"))

@@ -87,6 +87,7 @@ def test_only_what_turned_is_announced() -> None:
     assert announcements([], [done]) == [Announcement(False, "Programmed", "3 of 3")]
     assert announcements([done], [_condition("Programmed", "Reconciling", holds=False)]) == []
     assert announcements([done], [_condition("Ready", "Invalid", holds=False)]) == []
+    assert announcements([done], [_condition("Programmed", "NoReplicas", holds=False)]) == []
     overridden = announcements([done], [_condition("Programmed", "Overridden", holds=False, message="by")])
     assert overridden == [Announcement(False, "Overridden", "by")]
 
@@ -103,6 +104,8 @@ def test_a_way_that_ends_where_it_began_is_no_transition() -> None:
 
     assert told == [[], []]
     assert [[each.reason for each in found] for found in later] == [[], ["Rejected"], ["Programmed"]]
+    assert turns.between("known to an earlier process", [way], [done]) == []
+    assert turns.between("new", [], [way]) == []
     assert [each.reason for each in turns.between("new", [way], [done])] == ["Programmed"]
 
 
