@@ -178,11 +178,22 @@ class ApiServer:
             ApiFailure: Anything else, the end of the pages' validity (410) included: then nothing is known.
         """
         found: list[dict[str, Any]] = []
-        async for body in self._pages(collection, namespace, query or {}, "application/json"):
-            if body is None:
+        async for page in self.object_pages(collection, namespace, query):
+            if page is None:
                 return None
-            found += msgspec.json.decode(body, type=_Page).items or ()
+            found += page
         return found
+
+    async def object_pages(
+        self, collection: Collection, namespace: str = "", query: Mapping[str, str] | None = None
+    ) -> AsyncIterator[list[dict[str, Any]] | None]:
+        """Every object page by page, so that one page's worth is in memory; one None: there is no such kind (404).
+
+        Raises:
+            ApiFailure: As `list_objects`, after the pages before.
+        """
+        async for body in self._pages(collection, namespace, query or {}, "application/json"):
+            yield None if body is None else msgspec.json.decode(body, type=_Page).items or []
 
     async def list_metadata(
         self, collection: Collection, namespace: str = "", query: Mapping[str, str] | None = None

@@ -11,8 +11,8 @@ from typing import Any, Final
 from ratelimit_operator.api.conditions import shortened
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.api_server import EVENTS, ApiFailure, ApiServer
-from ratelimit_operator.cluster.status_writer import Wanted
 from ratelimit_operator.plan.announcements import Announcement, SpamFilter, Transitions
+from ratelimit_operator.plan.judging import Wanted
 from ratelimit_service.policy.model import API_VERSION
 
 _MOST_WAITING: Final = 1_000

@@ -1,7 +1,8 @@
 """Complete lists of everything that a plan is made from, compared with what events have told.
 
-Nothing is partial: until each kind was listed once, there is no world; a list that fails changes nothing
-(DECISIONS 47). The first list reads whole objects in pages, the later ones metadata, and then what differs.
+Nothing is partial: until each kind was listed once, there is no world; a list that fails removes nothing
+(DECISIONS 47). The first list reads whole objects, the later ones metadata, and then what differs; each page is taken
+in before the next is asked for, because thousands of objects as plain values take more memory than all that is kept.
 """
 
 from __future__ import annotations
@@ -83,15 +84,14 @@ class Inventory:
         return changed or first or kind.is_absent is not was_absent
 
     async def _read_all(self, kind: Kept, began_s: float) -> bool:
-        bodies: list[dict[str, Any]] = []
-        for namespace in kind.places:
-            page = await self._api.list_objects(kind.collection, namespace, kind.query)
-            kind.is_absent = page is None
-            bodies += page or ()
         changed = False
-        for body in bodies:
-            changed |= kind.index.put(body, began_s)
-        listed = [_listed_body(body) for body in bodies]
+        listed: list[Listed] = []
+        for namespace in kind.places:
+            async for page in self._api.object_pages(kind.collection, namespace, kind.query):
+                kind.is_absent = page is None
+                for body in page or ():
+                    changed |= kind.index.put(body, began_s)
+                    listed.append(_listed_body(body))
         return kind.index.reconcile(listed, began_s)[1] or changed
 
     async def _compare(self, kind: Kept, began_s: float) -> bool:

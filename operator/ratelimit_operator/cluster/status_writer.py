@@ -11,43 +11,15 @@ import msgspec
 import structlog
 
 from ratelimit_operator.api.objects import MANAGER
-from ratelimit_operator.api.status import CacheProfileStatus, RateLimitPolicyStatus
 from ratelimit_operator.cluster.api_server import POLICIES, PROFILES, ApiFailure, ApiServer, Collection
 from ratelimit_operator.cluster.ownership import apply_unless_contested
+from ratelimit_operator.plan.judging import Status, Wanted
 from ratelimit_operator.plan.pacing import Pacer
 from ratelimit_operator.plan.statuses import patience_s
 from ratelimit_service.policy.model import API_VERSION
 
-Status = RateLimitPolicyStatus | CacheProfileStatus
-"""Status of either kind."""
-
 _PARALLEL: Final = 6
 _AFTER_FAILURE_S: Final = 1.0
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What the status of an object should be.
-
-    Attributes:
-        kind: `RateLimitPolicy` or `CacheProfile`.
-        namespace: Its namespace.
-        name: Its name.
-        uid: Of this very object: another of the same name is not written to.
-        before: What it is.
-        after: What it should be.
-    """
-
-    kind: str
-    namespace: str
-    name: str
-    uid: str
-    before: Status
-    after: Status
-
-    @property
-    def key(self) -> str:
-        """Unique among all objects."""
-        return f"{self.kind} {self.namespace}/{self.name}"
 
 
 class StatusWriter:
@@ -102,26 +74,15 @@ class StatusWriter:
 
     async def _round(self) -> float | None:
         """Write what may be written now; seconds until something that waits may be, None: nothing waits."""
-        waits: list[float] = []
-        ready: list[Wanted] = []
-        for key, each in self._wanted().items():
-            if each.uid == self._gone.get(key):
-                continue
-            now_s = time.monotonic()
-            wait_s = self._pacer.wait_s(key, now_s, patience_s(each.before, each.after))
-            if wait_s > 0:
-                waits.append(wait_s)
-                continue
-            if len(ready) == _PARALLEL:
-                waits.append(0.0)
-                break
-            self._pacer.wrote(key, now_s)
-            ready.append(each)
+        wanted = {key: each for key, each in self._wanted().items() if each.uid != self._gone.get(key)}
+        patience = ((key, patience_s(each.before, each.after)) for key, each in wanted.items())
+        chosen, wait_s = self._pacer.choose(patience, time.monotonic(), _PARALLEL)
+        ready = [wanted[key] for key in chosen]
         results = await asyncio.gather(*(self._write(each) for each in ready))
         if not all(results):
-            waits.append(_AFTER_FAILURE_S)
             await asyncio.sleep(_AFTER_FAILURE_S if not any(results) else 0)
-        return min(waits) if waits else None
+            return _AFTER_FAILURE_S if wait_s is None else min(wait_s, _AFTER_FAILURE_S)
+        return wait_s
 
     async def _write(self, wanted: Wanted) -> bool:
         """True: done, or not to be tried again before something changes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,16 +23,17 @@ from ratelimit_operator.cluster.events import EventPoster
 from ratelimit_operator.cluster.filter_keeper import FilterKeeper
 from ratelimit_operator.cluster.history import History
 from ratelimit_operator.cluster.lease import LeaseKeeper
-from ratelimit_operator.cluster.status_writer import StatusWriter, Wanted
+from ratelimit_operator.cluster.status_writer import StatusWriter
 from ratelimit_operator.flags import Options
-from ratelimit_operator.handlers.judging import Judge
-from ratelimit_operator.handlers.observing import Observation
+from ratelimit_operator.handlers.observing import Change, Observation
 from ratelimit_operator.handlers.replicas import Distributor
 from ratelimit_operator.handlers.rollback import Rollback
 from ratelimit_operator.plan.attachment import Attachment, AttachSettings, attach
 from ratelimit_operator.plan.copies import ProfileCopy, profile_copies
-from ratelimit_operator.plan.distribution import Distribution, settled
+from ratelimit_operator.plan.distribution import Distribution, ResourceId, ResourceKind, settled
 from ratelimit_operator.plan.election import Election
+from ratelimit_operator.plan.index import key_of
+from ratelimit_operator.plan.judging import JUDGED, Evidence, Judge, Wanted
 from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
 from ratelimit_operator.plan.precedence import Contests
@@ -71,6 +72,8 @@ class Control:
         self._contests = Contests()
         self._live = Live()
         self._judge = Judge(options.controller_name)
+        # Keys of objects that have to be judged anew, None: all of them.
+        self._unjudged: set[str] | None = None
         self.attachment = Attachment({}, {})
         self.filters = FilterKeeper(
             api,
@@ -116,7 +119,10 @@ class Control:
 
     def seen(self, plural: str, event: str | None, body: Mapping[str, Any]) -> None:
         """An event of a watch."""
-        if self.observation.see(plural, event, body):
+        change = self.observation.see(plural, event, body)
+        if change is not Change.NOTHING and plural in JUDGED:
+            self._unjudge(plural, body)
+        if change is Change.CONTENT:
             self._dirty.set()
         if event is None:
             # A watch has listed anew: what it lacks now was deleted while nobody watched.
@@ -128,12 +134,14 @@ class Control:
 
     def replicas_changed(self) -> None:
         """What the replicas say has changed."""
+        self._unjudged = None
         self.statuses.wake()
         self.bootstrap.wake()
         self.history.wake()
 
     def _lease_changed(self, held: bool) -> None:
         self._replicas.serve(held and self.planned is not None)
+        self._unjudged = None
         self.statuses.wake()
         self.filters.wake()
         self.copies.wake()
@@ -213,6 +221,7 @@ class Control:
         self.copies.wake()
         if first:
             self._replicas.serve(self.lease.held)
+        self._unjudged = None
         self.statuses.wake()
         self.bootstrap.wake()
 
@@ -277,26 +286,39 @@ class Control:
                     )
         return self.statuses.overlap
 
-    def replicas(self) -> Replicas:
-        """What the replicas say now."""
-        names = self.observation.ready_replicas() | set(self._replicas.nodes())
-        withheld, acked = self.rollback.withheld, self._replicas.acked()
+    def replicas(self, only: Collection[str] | None = None) -> Replicas:
+        """What the replicas say now; `only`: of these objects (`Wanted.key`), None: of all."""
+        total = len(self.observation.ready_replicas() | set(self._replicas.nodes()))
+        withheld = self.rollback.withheld
+        if only is None:
+            acked = dict(self._replicas.acked())
+        else:
+            of = (ResourceId(ResourceKind.POLICY.value, key.partition(" ")[2]) for key in only)
+            acked = {each: self._replicas.acked_of(each) for each in of}
         if withheld:
             # Who runs another form of a resource does not run the planned one.
             acked = {identity: count for identity, count in acked.items() if identity not in withheld}
-        return Replicas(acked, len(names), self._replicas.quarantined(), withheld)
+        return Replicas(acked, total, self._replicas.quarantined(), withheld)
 
     def _wanted(self) -> Mapping[str, Wanted]:
         if self.planned is None or not self.lease.held:
             return {}
-        return self._judge.judge(
+        only, self._unjudged = self._unjudged, set()
+        evidence = Evidence(
             self.planned,
             self.observation.policies.objects(),
             self.observation.profiles.objects(),
             self.attachment.policies,
             self.copies.states,
-            self.replicas(),
+            self.replicas(only),
         )
+        return self._judge.judge(evidence, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), only)
+
+    def _unjudge(self, plural: str, body: Mapping[str, Any]) -> None:
+        """Something about an object has changed: its status may have to."""
+        if self._unjudged is not None:
+            self._unjudged.add(f"{JUDGED[plural]} {key_of(body['metadata'])}")
+        self.statuses.wake()
 
     def _worth_keeping(self) -> Distribution | None:
         given = self.rollback.given
@@ -316,4 +338,4 @@ class Control:
         """Know what was written before the watch tells it, and tell of what turned."""
         self.events.tell(wanted)
         plural = "ratelimitpolicies" if wanted.kind == "RateLimitPolicy" else "cacheprofiles"
-        self.observation.see(plural, "MODIFIED", msgspec.json.decode(body))
+        self.seen(plural, "MODIFIED", msgspec.json.decode(body))

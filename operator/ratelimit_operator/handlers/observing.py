@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -27,6 +28,7 @@ from ratelimit_operator.handlers.watching import Watched
 from ratelimit_operator.plan.attachment import Mesh
 from ratelimit_operator.plan.distribution import Enforcement
 from ratelimit_operator.plan.index import Index, key_of
+from ratelimit_operator.plan.judging import JUDGED
 from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, Scope, World
 from ratelimit_service.policy.targets.reading import read_topology
 from ratelimit_service.policy.targets.topology import GATEWAY_GROUP
@@ -35,6 +37,12 @@ _SERVICE_LABEL: Final = "kubernetes.io/service-name"
 
 MESH: Final = {GATEWAYS: "Gateway", HTTP_ROUTES: "HTTPRoute", GRPC_ROUTES: "GRPCRoute", GATEWAY_CLASSES: "GatewayClass"}
 """Kinds of the Gateway API that attaching looks at."""
+
+
+def _spec_of(observed: Any) -> tuple[str, int]:
+    """Which spec of which object of ours it is."""
+    return observed.uid, observed.generation
+
 
 Ready = Mapping[str, bool]
 """Replicas by name, and whether they are ready."""
@@ -72,6 +80,15 @@ def _body_of(kind: str) -> Callable[[Mapping[str, Any], object], Mapping[str, An
 
 def _data(body: Mapping[str, Any], _before: object) -> Mapping[str, str]:
     return dict(body.get("data") or {})
+
+
+class Change(enum.Enum):
+    """What an event has changed of what is known."""
+
+    NOTHING = "nothing"
+    STATUS = "status"
+    """Something beside the spec of an object of ours: no plan is made from it."""
+    CONTENT = "content"
 
 
 class Observation:
@@ -131,15 +148,22 @@ class Observation:
             ),
         ]
 
-    def see(self, plural: str, event: str | None, body: Mapping[str, Any]) -> bool:
-        """An event has come; True: what is known has changed."""
+    def see(self, plural: str, event: str | None, body: Mapping[str, Any]) -> Change:
+        """An event has come."""
         kind = self.inventory.kinds.get(plural)
         if kind is None or not self._concerns(plural, body):
-            return False
+            return Change.NOTHING
         self.last_event_s[plural] = time.monotonic()
         if event == "DELETED":
-            return kind.index.remove(body)
-        return kind.index.put(body, time.monotonic())
+            return Change.CONTENT if kind.index.remove(body) else Change.NOTHING
+        key = key_of(body["metadata"])
+        before = kind.index.get(key)
+        if not kind.index.put(body, time.monotonic()):
+            return Change.NOTHING
+        after = kind.index.get(key)
+        if plural in JUDGED and before is not None and _spec_of(before) == _spec_of(after):
+            return Change.STATUS
+        return Change.CONTENT
 
     def _concerns(self, plural: str, body: Mapping[str, Any]) -> bool:
         """A watch with names or selectors tells of nothing else; kopf's own are kept as narrow here."""

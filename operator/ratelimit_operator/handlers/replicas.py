@@ -26,6 +26,9 @@ class Distributor(Protocol):
     def acked(self) -> Mapping[ResourceId, int]:
         """Resource → replicas that run its published version."""
 
+    def acked_of(self, identity: ResourceId) -> int:
+        """Replicas that run the published version of one resource."""
+
     def nodes(self) -> Mapping[str, Any]:
         """Connected replicas by name."""
 

@@ -6,6 +6,7 @@ is true then, so a policy that flaps costs one write a second, and the last one 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 ALL_PER_S: Final = 50.0
@@ -78,6 +79,29 @@ class Pacer:
             self._objects = {name: each for name, each in self._objects.items() if each.full_at_s > now_s}
         self._objects.setdefault(key, Allowance(OBJECT_PER_S, OBJECT_BURST, now_s)).take(now_s)
 
-    def settled(self, key: str) -> None:
-        """The object needs no write any more."""
-        self._since_s.pop(key, None)
+    def choose(self, wanted: Iterable[tuple[str, float]], now_s: float, most: int) -> tuple[list[str], float | None]:
+        """Which objects are to be written now, which counts as done; and seconds until the next look, None: no need.
+
+        Args:
+            wanted: Key and patience (`wait_s`) of each object that waits. It is looked at no further than anything
+                may be written, so that thousands that wait cost nothing while they wait.
+            now_s: The time.
+            most: So many at once.
+        """
+        chosen: list[str] = []
+        waits: list[float] = []
+        waiting: dict[str, float] = {}
+        for key, patience_s in wanted:
+            all_s = 0.0 if len(chosen) == most else self._all.wait_s(now_s)
+            if len(chosen) == most or all_s > 0:
+                return chosen, all_s
+            wait_s = self.wait_s(key, now_s, patience_s)
+            if wait_s > 0:
+                waits.append(wait_s)
+                waiting[key] = self._since_s[key]
+            else:
+                self.wrote(key, now_s)
+                chosen.append(key)
+        # Whoever is not among them needs no write any more.
+        self._since_s = waiting
+        return chosen, min(waits, default=None)

@@ -27,6 +27,8 @@ class PolicyPlan(msgspec.Struct, frozen=True):
     """What becomes of one policy.
 
     Attributes:
+        uid: Of the object.
+        generation: Of the spec that was judged.
         accepted: Whether its present spec is valid and allowed.
         refs: Whether what it names is there and may be used.
         live: The form that is live, None: none ever was accepted.
@@ -34,11 +36,17 @@ class PolicyPlan(msgspec.Struct, frozen=True):
         standing: Which of the live form's rules are in force.
     """
 
+    uid: str
+    generation: int
     accepted: Verdict
     refs: Verdict
     live: LiveForm | None
     is_current: bool
     standing: Standing
+
+    def is_of(self, uid: str, generation: int) -> bool:
+        """Whether this was decided about that spec of that object."""
+        return self.generation == generation and self.uid == uid
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -78,6 +86,8 @@ def plan(world: World, before: Live, contests: Contests) -> Plan:
     standing = contests.standings([form.sent for form in forms.values() if isinstance(form.sent, RateLimitPolicy)])
     policies = {
         key: PolicyPlan(
+            each.policy.uid,
+            each.policy.generation,
             each.accepted,
             each.refs,
             each.live,

@@ -17,14 +17,22 @@ class ProfilePlan(msgspec.Struct, frozen=True):
     """What becomes of one profile.
 
     Attributes:
+        uid: Of the object.
+        generation: Of the spec that was judged.
         accepted: Whether its present spec is valid and allowed.
         refs: Whether its secrets are there.
         live: The form that the service may use, None: none.
     """
 
+    uid: str
+    generation: int
     accepted: Verdict
     refs: Verdict
     live: LiveForm | None
+
+    def is_of(self, uid: str, generation: int) -> bool:
+        """Whether this was decided about that spec of that object."""
+        return self.generation == generation and self.uid == uid
 
 
 def plan_profiles(world: World, before: Mapping[str, LiveForm]) -> dict[str, ProfilePlan]:
@@ -45,7 +53,7 @@ def plan_profiles(world: World, before: Mapping[str, LiveForm]) -> dict[str, Pro
             live = None if earlier is None else _held(earlier, default)
         if live is not None and isinstance(live.sent, CacheProfile) and live.sent.spec.default:
             default = profile.key
-        plans[profile.key] = ProfilePlan(accepted, refs, live)
+        plans[profile.key] = ProfilePlan(profile.uid, profile.generation, accepted, refs, live)
     return plans
 
 

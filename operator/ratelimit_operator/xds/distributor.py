@@ -240,8 +240,8 @@ class Distributor:
 
     def quarantined(self) -> dict[ResourceId, str]:
         """Resource → why its published version is not given out."""
-        published = {} if self._published is None else self._published.resources
         held = self._own.quarantined
+        published = {} if self._published is None or not held else self._published.resources
         return {identity: held[str(identity)].error for identity in published if str(identity) in held}
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -10,15 +10,17 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from ratelimit_operator.plan import planning
+from ratelimit_operator.plan import planning, precedence
 from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
-from ratelimit_operator.plan.precedence import Contests
-from ratelimit_operator.plan.world import World
+from ratelimit_operator.plan.precedence import Contests, Standing
+from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, World
 from ratelimit_service.policy.compile import CompileOptions, plan_set
 from ratelimit_service.policy.decode import decode_manifest
+from ratelimit_service.policy.model import RateLimitPolicy
 from ratelimit_service.policy.problems import Severity
-from support.plan_worlds import histories, shuffled
+from ratelimit_service.policy.profile_model import CacheProfile
+from support.plan_worlds import histories, of, policy, profile, rule, shuffled, world
 
 Decide = Callable[[World, Live, Contests], Plan]
 
@@ -94,33 +96,148 @@ def test_a_spec_that_is_not_accepted_takes_nothing_away(worlds: list[World]) -> 
 @given(histories())
 def test_a_plan_remembers_nothing_that_changes_it(worlds: list[World]) -> None:
     """What is known of former domains saves work and decides nothing."""
-    live = Live()
-    for each, planned in zip(worlds, _plans(worlds), strict=True):
-        fresh = plan(each, live, Contests())
-        assert fresh.policies == planned.policies
-        live = planned.live
+    assert _remembers_nothing(worlds)
 
 
-@given(histories())
-def test_a_removed_winner_leaves_its_rules_to_the_loser(worlds: list[World]) -> None:
-    """Without the oldest policy, what it had overridden is in force, and nothing that was in force is lost."""
-    last = worlds[-1]
-    with_all = _plans([last])[0]
+def _promotes(worlds: list[World]) -> bool:
+    """Whether without the oldest policy what it had overridden is in force, and nothing that was in force is lost."""
+    last, contests = worlds[-1], Contests()
+    with_all = plan(last, Live(), contests)
     served = sorted(
         (each for each in last.policies.values() if each.key in with_all.live.policies),
         key=lambda each: (each.created, each.key),
     )
     if not served:
-        return
+        return True
     winner = served[0]
     rest = {key: each for key, each in last.policies.items() if key != winner.key}
 
-    without = plan(msgspec.structs.replace(last, policies=rest), with_all.live, Contests())
+    without = plan(msgspec.structs.replace(last, policies=rest), with_all.live, contests)
 
     for key in with_all.live.policies.keys() - {winner.key}:
         names = [each.partition(": ")[2] for each in without.policies[key].standing.overridden_by]
-        assert winner.key not in names
-        assert without.policies[key].standing.in_force >= with_all.policies[key].standing.in_force
+        if winner.key in names:
+            return False
+        if without.policies[key].standing.in_force < with_all.policies[key].standing.in_force:
+            return False
+    return True
+
+
+@given(histories())
+def test_a_removed_winner_leaves_its_rules_to_the_loser(worlds: list[World]) -> None:
+    """Deleting the winner promotes the loser."""
+    assert _promotes(worlds)
+
+
+def _oldest_hold(worlds: list[World]) -> bool:
+    """Whether the oldest policy of each domain has every rule of its own in force, and no older one's loss is told."""
+    for each_world, planned in zip(worlds, _plans(worlds), strict=True):
+        age = {key: (each.created, key) for key, each in each_world.policies.items()}
+        for key, each in planned.policies.items():
+            for lost in each.standing.overridden_by:
+                if age[lost.partition(": ")[2]] >= age[key]:
+                    return False
+    return True
+
+
+@given(histories())
+def test_an_older_policy_loses_to_nobody_younger(worlds: list[World]) -> None:
+    """Creation time, then the name: the same on every operator and after every restart."""
+    assert _oldest_hold(worlds)
+
+
+def _remembers_nothing(worlds: list[World]) -> bool:
+    """Whether a plan without a memory of former domains decides the same."""
+    live = Live()
+    for each, planned in zip(worlds, _plans(worlds), strict=True):
+        if plan(each, live, Contests()).policies != planned.policies:
+            return False
+        live = planned.live
+    return True
+
+
+def _is_one_order(worlds: list[World]) -> bool:
+    """Whether two operators that saw the same objects in opposite orders decide the same."""
+    order = ["b/q", "b/p", "a/p", "b/y", "b/x", "a/y", "a/x"]
+    return _plans(worlds) == _plans([shuffled(each, order) for each in worlds])
+
+
+def _world_of(*objects: ObservedPolicy | ObservedProfile) -> World:
+    policies = [each for each in objects if isinstance(each.manifest, RateLimitPolicy)]
+    profiles = [each for each in objects if isinstance(each.manifest, CacheProfile)]
+    return world(of(*policies), of(*profiles), {name: {"tidegate.dev/platform": "true"} for name in ("a", "b")})
+
+
+def _one(key: str, created: int, requests: int = 5, generation: int = 1, **spec: object) -> ObservedPolicy:
+    rules = [rule("r1", requests=requests)]
+    return policy(key, {"domain": "a.web", "rules": rules, **spec}, created=created, generation=generation)
+
+
+TWO = [_world_of(_one("a/x", 0), _one("b/x", 1))]
+THEN_CHANGED = [TWO[0], _world_of(_one("a/x", 0), _one("b/y", 1))]
+
+
+def _as_many(left: Sequence[RateLimitPolicy], right: Sequence[RateLimitPolicy]) -> bool:
+    """Planted: a domain with as many policies as before is not decided again."""
+    return len(left) == len(right)
+
+
+def _none_came(left: Sequence[RateLimitPolicy], right: Sequence[RateLimitPolicy]) -> bool:
+    """Planted: a domain that only lost policies is not decided again."""
+    return {id(each) for each in right} <= {id(each) for each in left}
+
+
+def _decide_youngest(members: Sequence[RateLimitPolicy]) -> dict[str, Standing]:
+    """Planted: the contest is decided from the other end."""
+    standings = _DECIDE(members)
+    names = list(standings)
+    swapped = dict(zip(names, reversed(list(standings.values())), strict=True))
+    return {
+        name: Standing(each.in_force, tuple(f"{lost.partition(': ')[0]}: {names[-1]}" for lost in each.overridden_by))
+        for name, each in swapped.items()
+    }
+
+
+def _oldest_first_by_sight(world: World) -> list[ObservedPolicy]:
+    """Planted: the order of precedence is the order in which objects were seen."""
+    return list(world.policies.values())
+
+
+_DECIDE = precedence._decide
+SEATS = [
+    _world_of(
+        profile("a/p", {"allowedNamespaces": {"from": "All"}}),
+        profile("b/p", {"allowedNamespaces": {"from": "All"}}),
+        _one("a/x", 0, cacheProfileRef={"name": "p"}),
+        _one("b/x", 1, cacheProfileRef={"name": "p"}),
+    )
+]
+BUGS: list[tuple[object, str, Callable[..., object], Callable[[list[World]], bool], list[World]]] = [
+    (precedence, "_decide", _decide_youngest, _oldest_hold, TWO),
+    (precedence, "_same", _none_came, _promotes, TWO),
+    (precedence, "_same", _as_many, _remembers_nothing, THEN_CHANGED),
+    (planning, "_oldest_first", _oldest_first_by_sight, _is_one_order, SEATS),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "law", "worlds"),
+    BUGS,
+    ids=[f"{each[2].__name__}-{each[3].__name__}" for each in BUGS],
+)
+def test_a_planted_bug_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    broken: Callable[..., object],
+    law: Callable[[list[World]], bool],
+    worlds: list[World],
+) -> None:
+    """The worlds keep the law without it and break it with it."""
+    assert law(worlds)
+    monkeypatch.setattr(owner, name, broken)
+
+    assert not law(worlds)
 
 
 def _forgetful(world: World, live: Live, contests: Contests) -> Plan:

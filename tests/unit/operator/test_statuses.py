@@ -237,7 +237,7 @@ def test_patience_counts_from_when_a_write_was_first_wanted() -> None:
     assert pacer.wait_s("a", 0.0, 10.0) == 10.0
     assert pacer.wait_s("a", 4.0, 10.0) == pytest.approx(6.0)
     assert pacer.wait_s("a", 4.0) == 0.0
-    pacer.settled("a")
+    assert pacer.choose([], 2.0, 6) == ([], None)
     assert pacer.wait_s("a", 5.0, 10.0) == 10.0
 
 
