@@ -60,7 +60,7 @@ bench: setup ## load generator and micro benchmarks; tables here, JSON in build/
 
 bench-operator: setup ## the operator at 1,000 and 5,000 policies on a real API server; JSON in build/bench
 	@$(BIN)/python -m e2e.cluster.build
-	@$(BIN)/python -m tests.benchmarks.bench_operator --policies 1000 5000 $(BENCH)
+	@$(BIN)/python -m tests.benchmarks.bench_operator $(BENCH)
 
 soak: setup ## the long form of the randomised tests, simulations and kills: hours
 	@HYPOTHESIS_PROFILE=soak TIDEGATE_SEEDS=100000 TIDEGATE_KILLS=3000 TIDEGATE_CHURN=10000000 TIDEGATE_CHAOS=all $(BIN)/python -m pytest tests/properties tests/contract tests/integration/cache tests/chaos $(PYTEST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,29 +16,35 @@ from support.ci_rules import pytest_sessionfinish
 
 __all__ = ["pytest_sessionfinish"]
 
-NOT_RUN = pytest.StashKey[list[str]]()
+NOT_RUN = pytest.StashKey[dict[str, str]]()
+"""Tests that are left out, and what runs them."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The rules of CI; and what needs a translator that is not built is left out and named at the end."""
+    """The rules of CI; what needs a translator that is not built, or ten minutes, is left out and named at the end."""
     ci_rules.pytest_collection_modifyitems(config, items)
-    left_out = [item for item in items if _needs_building(item)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-    config.stash[NOT_RUN] = [item.nodeid for item in left_out]
+    reasons = {item: reason for item in items if (reason := _left_out(item))}
+    if reasons:
+        config.hook.pytest_deselected(items=list(reasons))
+        items[:] = [item for item in items if item not in reasons]
+    config.stash[NOT_RUN] = {item.nodeid: reason for item, reason in reasons.items()}
 
 
-def _needs_building(item: pytest.Item) -> bool:
+def _left_out(item: pytest.Item) -> str:
+    """What would make the test run, empty: it runs."""
     marker = item.get_closest_marker("translators")
-    return marker is not None and not BUILT[marker.args[0]].exists()
+    if marker is not None and not BUILT[marker.args[0]].exists():
+        return "`make translators` builds what it needs"
+    if item.get_closest_marker("long") is not None and os.environ.get("TIDEGATE_LONG") != "all":
+        return "TIDEGATE_LONG=all runs it"
+    return ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The rules of CI, and what was not run."""
     ci_rules.pytest_terminal_summary(terminalreporter)
-    for name in config.stash.get(NOT_RUN, []):
-        terminalreporter.write_line(f"not run: {name} (`make translators` builds what it needs)", yellow=True)
+    for name, reason in config.stash.get(NOT_RUN, {}).items():
+        terminalreporter.write_line(f"not run: {name} ({reason})", yellow=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from e2e.api.test_status import Manifest, awaited, policy
 from e2e.support.api_server import NAMESPACE, ApiServer
+from e2e.support.grpc_load import GrpcLoad
 from e2e.support.kube import Kube, condition
 from e2e.support.operators import Operator, operator
 from e2e.support.processes import eventually
@@ -92,41 +91,20 @@ def test_a_policy_is_programmed_when_every_replica_runs_it(kube: Kube, namespace
     eventually("the end of the limit", lambda: all(each.ask(domain, user="ann") == 200 for each in plane.replicas), 30)
 
 
-class Load:
-    """Calls in a closed loop on a thread, until stopped; counts their answers."""
-
-    def __init__(self, asked: Replica, domain: str) -> None:
-        self.seen: Counter[int] = Counter()
-        self._asked, self._domain = asked, domain
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.seen[self._asked.ask(self._domain, load="x")] += 1
-
-
 def test_changes_under_load_lose_no_call(kube: Kube, namespace: str, plane: Plane) -> None:
-    """Ten changes while calls flow: every call is answered, and the last limit is live."""
+    """Ten changes while gRPC calls flow to every replica: each call is answered, and the last limit is live."""
     manifest, domain = policy(namespace), f"{namespace}.checkout"
     kube.apply(manifest).good()
     programmed(kube, manifest)
 
-    with Load(plane.replicas[0], domain) as load:
+    with GrpcLoad([each.grpc for each in plane.replicas], domain, load="x") as load:
         for requests in range(6, 16):
             limit(manifest, requests)
             kube.apply(manifest).good()
         programmed(kube, manifest)
 
-    assert set(load.seen) == {200}
+    assert set(load.answers) == {"OK"}
+    assert load.answers.total() > 10
     assert plane.replicas[0].admits(domain, user="bob") == 15
 
 

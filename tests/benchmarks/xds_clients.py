@@ -6,6 +6,7 @@ python -m tests.benchmarks.xds_clients HOST:PORT COUNT
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import grpc
@@ -14,9 +15,19 @@ import grpc.aio
 from ratelimit_service.wire.xds.discovery import METHOD, DiscoveryRequest, decode_response, encode_request
 from ratelimit_service.wire.xds.resources import RESOURCE_TYPE
 
+_PAUSE_S = 0.5
+
 
 async def follow(address: str, node: str) -> None:
-    """Accept whatever comes."""
+    """Accept whatever comes, on one stream after the other."""
+    while True:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await follow_once(address, node)
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def follow_once(address: str, node: str) -> None:
+    """Accept whatever comes until the stream ends."""
     async with grpc.aio.insecure_channel(
         address, options=[("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     ) as channel:
