@@ -65,6 +65,8 @@ bench-operator: setup ## the operator at 1,000 and 5,000 policies on a real API 
 soak: setup ## the long form of the randomised tests, simulations and kills: hours
 	@HYPOTHESIS_PROFILE=soak TIDEGATE_SEEDS=100000 TIDEGATE_KILLS=3000 TIDEGATE_CHURN=10000000 TIDEGATE_CHAOS=all $(BIN)/python -m pytest tests/properties tests/contract tests/integration/cache tests/chaos $(PYTEST)
 	@$(BIN)/python -m tests.benchmarks.compare_caches --only tidegate --check
+	@$(BIN)/python -m e2e.cluster.build
+	@TIDEGATE_LONG=all $(BIN)/python -m pytest e2e/api/test_outage.py $(PYTEST)
 
 fuzz: setup ## coverage-guided fuzzing of the wire and of stored payloads, a minute in all; SECONDS=600 for more
 	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS)

@@ -28,8 +28,8 @@ def test_ten_minutes_without_an_operator(api: ApiServer, kube: Kube, namespace: 
     changed, deleted = policy(namespace), policy(namespace, "deleted", f"{namespace}.deleted")
     with ExitStack() as parts:
         plane = parts.enter_context(running_plane(api, tmp_path))
-        for each in (changed, deleted):
-            kube.apply(each).good()
+        for manifest in (changed, deleted):
+            kube.apply(manifest).good()
         versions = [programmed(kube, each)["status"]["distribution"]["version"] for each in (changed, deleted)]
         for version in versions:
             kept = eventually("the kept set", lambda version=version: kept_parts(kube, version), 60)  # type: ignore[misc]
@@ -40,9 +40,9 @@ def test_ten_minutes_without_an_operator(api: ApiServer, kube: Kube, namespace: 
         places = [each.xds for each in plane.operators]
         with replica(tmp_path, "restarted", places, "--xds-snapshot", str(snapshot)) as before:
             eventually("its snapshot", lambda: before.is_ready and snapshot.is_dir() and any(snapshot.iterdir()), 60)
-        for each in plane.operators:
-            each.process.send(signal.SIGKILL)
-            each.process.wait()
+        for killed in plane.operators:
+            killed.process.send(signal.SIGKILL)
+            killed.process.wait()
 
         began_s = time.monotonic()
         with GrpcLoad([each.grpc for each in plane.replicas], f"{namespace}.checkout", pause_s=0.2, user="x") as load:

@@ -69,7 +69,6 @@ class Operator:
         try:
             await self.xds.start()
             await admin.start()
-            self.watcher.start()
             ready(self.xds.address, admin.address)
             await self._run_until(stopping)
         finally:
@@ -84,10 +83,11 @@ class Operator:
             asyncio.create_task(self._beat()),
             asyncio.create_task(stopping.wait()),
         }
+        watching = asyncio.create_task(self._watch())
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
+        for task in (watching, *pending):
             task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
+        await asyncio.gather(watching, *pending, return_exceptions=True)
         for task in done:
             task.result()
 
@@ -114,6 +114,11 @@ class Operator:
                 loop.call_soon_threadsafe(call, *arguments)
 
         return (lambda plural, event, body: carry(seen, plural, event, body)), (lambda: carry(restarted))
+
+    async def _watch(self) -> None:
+        """Begin to watch when the first set is out: until then lists tell everything, and each start asks for one."""
+        await self.control.compiled.wait()
+        self.watcher.start()
 
     async def _beat(self) -> None:
         while True:

@@ -85,7 +85,8 @@ def changes(kube: Kube, count: int, policies: int) -> list[float]:
     """Seconds from a change to Programmed, one change after the other."""
     took = []
     for number in range(count):
-        manifest = policy(number * 37 % policies, requests=1000 + number)
+        # Another limit than any run before has set: the same again would change nothing.
+        manifest = policy(number * 37 % policies, requests=policies + number)
         began_s = time.perf_counter()
         generation = kube.apply(manifest).good()["metadata"]["generation"]
         eventually(

@@ -74,8 +74,13 @@ class StatusWriter:
 
     async def _round(self) -> float | None:
         """Write what may be written now; seconds until something that waits may be, None: nothing waits."""
-        wanted = {key: each for key, each in self._wanted().items() if each.uid != self._gone.get(key)}
-        patience = ((key, patience_s(each.before, each.after)) for key, each in wanted.items())
+        wanted = self._wanted()
+        # Looked at no further than is chosen from: thousands may wait.
+        patience = (
+            (key, patience_s(each.before, each.after))
+            for key, each in wanted.items()
+            if each.uid != self._gone.get(key)
+        )
         chosen, wait_s = self._pacer.choose(patience, time.monotonic(), _PARALLEL)
         ready = [wanted[key] for key in chosen]
         results = await asyncio.gather(*(self._write(each) for each in ready))

@@ -59,6 +59,7 @@ class Control:
         planned: The last plan, None: nothing was seen completely yet.
         compile_seconds: How long each compilation took, newest last, at most a thousand.
         held: Why nothing is pushed, empty: it is.
+        compiled: Set with the first plan.
     """
 
     def __init__(self, options: Options, api: ApiServer, replicas: Distributor) -> None:
@@ -69,6 +70,7 @@ class Control:
         self.observation = Observation(api, options.scope, options.service, gateway_api=options.gateway_api)
         self._dirty = asyncio.Event()
         self._list_now = asyncio.Event()
+        self.compiled = asyncio.Event()
         self._contests = Contests()
         self._live = Live()
         self._judge = Judge(options.controller_name)
@@ -220,6 +222,7 @@ class Control:
         self._attach()
         self.copies.wake()
         if first:
+            self.compiled.set()
             self._replicas.serve(self.lease.held)
         self._unjudged = None
         self.statuses.wake()
@@ -304,10 +307,11 @@ class Control:
         if self.planned is None or not self.lease.held:
             return {}
         only, self._unjudged = self._unjudged, set()
+        names = None if only is None else [key.partition(" ")[2] for key in only]
         evidence = Evidence(
             self.planned,
-            self.observation.policies.objects(),
-            self.observation.profiles.objects(),
+            self.observation.policies.objects(names),
+            self.observation.profiles.objects(names),
             self.attachment.policies,
             self.copies.states,
             self.replicas(only),

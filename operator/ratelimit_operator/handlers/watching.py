@@ -70,12 +70,13 @@ class Watcher:
     def stop(self, timeout_s: float = 10.0) -> None:
         """End, and wait for the end."""
         self._stop.set()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether the thread runs, or has not begun yet."""
+        return self._thread.ident is None or self._thread.is_alive()
 
     def _run(self) -> None:
         asyncio.run(self._watch_all())
@@ -139,6 +140,8 @@ def _settings(watched: Watched) -> kopf.OperatorSettings:
     settings.scanning.disabled = not watched.scans
     settings.watching.server_timeout = 300
     settings.watching.chunk_size = 500
+    # A worker per object ends as soon as it has nothing to do: thousands that linger are tens of megabytes.
+    settings.queueing.idle_timeout = 0.1
     settings.networking.request_timeout = 30
     # 5xx and silence: a few tries, then the watch begins anew with a list.
     settings.networking.error_backoffs = (1, 2, 5)

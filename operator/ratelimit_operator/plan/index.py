@@ -47,9 +47,11 @@ class Index(Generic[SeenT]):
         self._deleted: dict[str, None] = {}
         self.ghosts = 0
 
-    def objects(self) -> dict[str, SeenT]:
-        """All of them."""
-        return {key: entry.seen for key, entry in self._entries.items()}
+    def objects(self, only: Collection[str] | None = None) -> dict[str, SeenT]:
+        """All of them, or of those names the ones that there are."""
+        if only is None:
+            return {key: entry.seen for key, entry in self._entries.items()}
+        return {key: self._entries[key].seen for key in only if key in self._entries}
 
     def get(self, key: str) -> SeenT | None:
         """One of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import pytest
@@ -91,8 +92,8 @@ class Play:
             return
         key = sorted(pending)[number % len(pending)]
         name = key.partition(" ")[2]
-        objects = self._policies if key.startswith("RateLimitPolicy") else self._profiles
-        objects[name] = msgspec.structs.replace(objects[name], status=pending[key].after)  # type: ignore[index]
+        objects: dict[str, Any] = self._policies if key.startswith("RateLimitPolicy") else self._profiles
+        objects[name] = msgspec.structs.replace(objects[name], status=pending[key].after)
         self._changed(key)
 
     def _changed(self, key: str) -> None:
