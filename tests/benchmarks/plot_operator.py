@@ -37,7 +37,7 @@ def growth(rows: list[dict[str, Any]]) -> None:
     panel.minorticks_off()
     panel.set_xlabel("policies of five rules")
     panel.set_ylabel("ms of processor time")
-    panel.legend(fontsize=8, frameon=False)
+    panel.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 0.16))
     panel.spines[["top", "right"]].set_visible(False)
     save(figure, "operator-growth.svg")
 
