@@ -34,6 +34,11 @@ def _leads(running: Operator) -> None:
     eventually("the operator to lead", lambda: running.is_ready and running.leads, 60)
 
 
+def _watches(proxy: Proxy) -> None:
+    """Wait until policies are watched: from then on a change is told by an event, or by a list of ours, if at all."""
+    eventually("the watch", lambda: any("/ratelimitpolicies?" in each for each in proxy.watched), 60)
+
+
 def _refuses_watches(proxy: Proxy) -> bool:
     """Whether a watch was refused; one that was just being opened is ended, too."""
     proxy.end_watches(410)
@@ -128,6 +133,7 @@ def test_a_watch_that_falls_silent_is_overtaken_by_lists(
     manifest = policy(namespace)
     with operator(api, tmp_path, server=proxy.url) as running:
         _leads(running)
+        _watches(proxy)
         proxy.rewrite = lambda _path, _line: []
 
         kube.apply(manifest).good()
@@ -138,26 +144,35 @@ def test_a_watch_that_falls_silent_is_overtaken_by_lists(
 def test_events_that_come_twice_and_late_change_nothing(
     api: ApiServer, kube: Kube, namespace: str, proxy: Proxy, tmp_path: Path, slow_lists: tuple[str, ...]
 ) -> None:
-    """Each event of a policy is followed by the one before it: the newest form stays live."""
-    manifest = policy(namespace)
+    """Each event of a policy is followed by older ones, its deletion too: the newest form stays live, the end an end."""
+    manifest, beside = policy(namespace), policy(namespace, "beside", f"{namespace}.beside")
     seen: list[bytes] = []
 
     def shuffle(path: str, line: bytes) -> list[bytes]:
         if "/ratelimitpolicies" not in path or json.loads(line)["type"] == "BOOKMARK":
             return [line]
         seen.append(line)
-        return [line, *seen[-3:-1], line]
+        return [line, *seen[-3:-1]]
 
     with operator(api, tmp_path, server=proxy.url, quick=slow_lists) as running:
         _leads(running)
+        _watches(proxy)
         proxy.rewrite = shuffle
         kube.apply(manifest).good()
         for requests in (6, 7, 8):
             manifest["spec"]["rules"][0]["limits"][0]["requests"] = requests
             kube.apply(manifest).good()
             judged(kube, manifest)
+        # Whatever came late has been planned with by the time that another policy is judged.
+        kube.apply(beside).good()
+        judged(kube, beside)
+        found = kube.read(manifest)
+        assert found["status"]["distribution"]["generation"] == found["metadata"]["generation"]
         kube.delete(manifest).good()
         eventually("the deletion", lambda: running.metric("policies", 'condition="Accepted"') == _others(kube), 30)
+        kube.merge(beside, {"spec": {"mode": "Shadow"}}).good()
+        judged(kube, beside)
+        assert running.metric("policies", 'condition="Accepted"') == _others(kube)
 
 
 def _others(kube: Kube) -> float:

@@ -36,12 +36,14 @@ class Proxy:
         refuse: Which requests are refused.
         hang: Whether requests are taken and never answered, and open watches stand still.
         refused: How many were refused.
+        watched: Paths of the watches that were opened.
     """
 
     def __init__(self, server: ApiServer) -> None:
         self.refuse: Refuse = lambda _method, _path: 0
         self.hang = False
         self.refused = 0
+        self.watched: list[str] = []
         self.server = server
         self.url = ""
         self.rewrite: Callable[[str, bytes], list[bytes]] = lambda _path, line: [line]
@@ -109,6 +111,7 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
         def _stream(self, response: http.client.HTTPResponse) -> None:
             cut = Cut()
             proxy.cuts.append(cut)
+            proxy.watched.append(self.path)
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("transfer-encoding", "chunked")
