@@ -144,7 +144,7 @@ def test_a_watch_that_falls_silent_is_overtaken_by_lists(
 def test_events_that_come_twice_and_late_change_nothing(
     api: ApiServer, kube: Kube, namespace: str, proxy: Proxy, tmp_path: Path, slow_lists: tuple[str, ...]
 ) -> None:
-    """Each event of a policy is followed by older ones, its deletion too: the newest form stays live, the end an end."""
+    """Each event of a policy is followed by older ones, its deletion too: the newest form stays live."""
     manifest, beside = policy(namespace), policy(namespace, "beside", f"{namespace}.beside")
     seen: list[bytes] = []
 
