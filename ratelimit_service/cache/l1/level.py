@@ -11,23 +11,18 @@ shedding) is done a page at a time, by puts and by `reclaim`. Nothing here knows
 
 from __future__ import annotations
 
-import enum
 import sys
 from collections import deque
 from typing import Final, Generic, TypeVar
 
-import msgspec
-
 from ratelimit_service.cache.accounting import allocated_bytes, estimate_bytes
 from ratelimit_service.cache.entry import NEVER_US, NO_TERMS, Entry, Terms
 from ratelimit_service.cache.l1.eviction import ASKED, Eviction, Order
-from ratelimit_service.cache.l1.lru import Lru
 from ratelimit_service.cache.l1.pages import PAGE_ENTRIES
-from ratelimit_service.cache.l1.s3fifo import S3Fifo
-from ratelimit_service.cache.l1.second_chance import SecondChance
-from ratelimit_service.cache.l1.sieve import Sieve
+from ratelimit_service.cache.l1.policies import new_order
+from ratelimit_service.cache.l1.telling import L1Stats, Pressure
 
-__all__ = ["L1", "MIB", "MIN_BYTES", "L1Stats", "Pressure"]
+__all__ = ["L1", "MIB", "MIN_BYTES"]
 
 T = TypeVar("T")
 
@@ -58,40 +53,6 @@ _REMOVED: Final = 8
 _SHED_BATCH: Final = 16
 _MOST_BATCH: Final = 64
 """A full level evicts so many at once, but never more than a 64th of what it may hold."""
-
-
-class Pressure(enum.IntEnum):
-    """How full the byte budget is."""
-
-    NORMAL = 0
-    WARNING = 1
-    CRITICAL = 2
-
-
-class L1Stats(msgspec.Struct, frozen=True):
-    """Plain integers for metrics.
-
-    Attributes:
-        entries, max_entries: Entries held, expired ones that were not come across yet included; the bound.
-        used_bytes, max_bytes: The account, tables included; the budget.
-        pressure: How full the budget is.
-        hits, misses: Answers of `get`; an expired entry is a miss.
-        admitted, refused: Puts that stored a value; puts that did not, for want of room.
-        evicted: Entries given up for want of room.
-        expired: Entries taken out because their time was over.
-    """
-
-    entries: int
-    max_entries: int
-    used_bytes: int
-    max_bytes: int
-    pressure: Pressure
-    hits: int
-    misses: int
-    admitted: int
-    refused: int
-    evicted: int
-    expired: int
 
 
 class L1(Generic[T]):
@@ -430,16 +391,3 @@ class L1(Generic[T]):
         # A dict doubles now and then: looked at each time it has grown by a sixteenth, none is missed for long.
         entries = len(self._entries)
         self._measure_at = entries + entries // 16 + 8
-
-
-def new_order(policy: Eviction, max_entries: int) -> Order[T]:
-    """An empty order of this policy."""
-    match policy:
-        case Eviction.S3FIFO:
-            return S3Fifo(max_entries)
-        case Eviction.SIEVE:
-            return Sieve()
-        case Eviction.CLOCK:
-            return SecondChance()
-        case Eviction.LRU:
-            return Lru()
