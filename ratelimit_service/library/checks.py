@@ -82,7 +82,8 @@ class Checks:
             or not raw
         ):
             law = self._law(key, limit, window_ms, algorithm, hits, burst, now)
-        counter = _LENGTHS[len(raw)] + raw if len(raw) <= MAX_PLAIN_BYTES else counter_key((raw,))
+        length = len(raw)
+        counter = _LENGTHS[length] + raw if length <= MAX_PLAIN_BYTES else counter_key((raw,))
         take = self._take
         if take is not None:
             outcome = take(law, counter, hits, now)

@@ -85,8 +85,15 @@ class MemoryStore:
 
     def charge_one(self, counted: Counted, key: bytes, hits: int, now: Instant) -> Outcome:
         """See `PromptStore`."""
-        outcome = self._take_open(counted, key, hits, now)
-        return outcome or self._take_anywhere(Charge(counted.identity, counted.limit, key, hits), now)
+        # As `_take_open`, written out because it is the path of every check of the library's limiter.
+        book = self._books.get(counted.identity)
+        if book is None or not book.open or not self._bounds.headroom:
+            return self._take_anywhere(Charge(counted.identity, counted.limit, key, hits), now)
+        self._single_charges += 1
+        outcome = book.take(counted.limit, key, hits, now)
+        if not outcome.before:
+            self._places.grew(book, now)
+        return outcome
 
     def charge_form(self, form: CountedForm, keys: Sequence[bytes], now: Instant) -> Sequence[Outcome]:
         """See `PromptStore`."""
