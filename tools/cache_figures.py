@@ -62,6 +62,17 @@ def render_cache_figures() -> str:
         "aiocache has no memory level above Redis: each of its reads is a round trip, so it cannot be stale.",
         "cashews with a current redis-py hears no invalidation at all.",
         "",
+        "Ours in trouble: the same keys are read while they are replaced, and meanwhile every connection is cut,",
+        "the server stands still for three times Δ, or is killed and comes back empty, again and again.",
+        "",
+        *_table(
+            races["troubles"],
+            {
+                "redis_py": "redis-py", "trouble": "trouble", "times": "times", "raced": "keys raced",
+                "stale_for_ever": "stale for ever",
+            },
+        ),
+        "",
         "## A call in memory",
         "",
         f"`python -m tests.benchmarks.bench_cache_l1 --rivals`, nanoseconds, 10,000 entries. {_machine(level)}",

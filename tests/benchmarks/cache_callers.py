@@ -1,7 +1,8 @@
 """One process that uses a cache over Redis and keeps what it saw; `compare_caches` starts several of them.
 
 Runs in the environment of the cache that it is told to use: only the standard library is imported at the top.
-Its plan comes as JSON on standard input; what it saw goes out as JSON.
+Its plan comes as a line of JSON on standard input. It says `ready` when it is connected, is told on a second line when
+to begin, and what it saw goes out as JSON.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Tidegate:
 
     async def start(self) -> None:
         await self.cache.start()
+        for _ in range(6_000):
+            if self.cache.health().levels["l2"].up:
+                break
+            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         await self.cache.close()
@@ -216,9 +221,11 @@ SCENES = {each.__name__: each for each in (race, writers, staleness, flights, ca
 
 async def main() -> None:
     """Follow the plan."""
-    plan = json.load(sys.stdin)
+    plan = json.loads(sys.stdin.readline())
     cache = CACHES[plan["cache"]](plan)
     await cache.start()
+    print("ready", flush=True)
+    plan["begins_s"] = float(await asyncio.to_thread(sys.stdin.readline))
     answer = await SCENES[plan["scene"]](cache, plan)
     answer["cpu_s"] = time.process_time()
     print(json.dumps(answer), flush=True)
