@@ -68,8 +68,14 @@ _HEAD: Final = (
 _TAIL: Final = (
     "",
     (
-        "- A killed operator is missed for as long as its Lease lasts, 15 seconds, and by changes only: "
+        "- An operator whose pod is deleted gives its Lease up; one that crashes is missed for "
+        "the 15 seconds of its Lease, and by changes only: "
         "replicas go on with what they have."
+    ),
+    (
+        "- A pod that ends has to wait until its name is forgotten: `service.preStopSeconds` is longer than the TTL of "
+        "cluster DNS and Envoy's refresh together. With 5 s for 5 s and 1 s, one of 2,500 calls during an eviction "
+        "was let pass without a verdict; with a TTL of 1 s none was, in two runs."
     ),
     "- While Redis is away each policy's failure mode decides, by default a share of the limit for each replica.",
     (

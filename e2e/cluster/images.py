@@ -153,10 +153,11 @@ def _program(envoy: Path) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every image into the folder, and print their paths."""
+    """`FOLDER`: write every image there and print its path. `FOLDER TREE TAG`: ours out of another tree."""
     out = Path(arguments[0])
     out.mkdir(parents=True, exist_ok=True)
-    for image in (*ours(out), _peers(out)):
+    made = ours(out, Path(arguments[1]), arguments[2]) if len(arguments) > 1 else [*ours(out), _peers(out)]
+    for image in made:
         print(image)
     return 0
 

@@ -110,7 +110,7 @@ def test_a_killed_operator_is_replaced_by_the_other(installed: Cluster, figures:
         status = apply_policy(installed, POLICY % (999_999, "1h"))
         took_s = time.monotonic() - began
 
-    figures["operator killed"] = {
+    figures["operator's pod deleted by force"] = {
         **none_failed(calls.result()),
         "until the next change was live on every replica, s": round(took_s, 1),
     }

@@ -49,6 +49,9 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def before(cluster: Cluster, earlier: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster with the release before and nothing of this one, and Envoy in front."""
     if "TIDEGATE_E2E_EARLIER_LOADED" not in os.environ:
+        assert "TIDEGATE_E2E_KUBECONFIG" not in os.environ, (
+            "load the earlier images as e2e/cluster/kind does, and say so"
+        )
         folder = tmp_path_factory.mktemp("earlier-images")
         for archive in images.ours(folder, earlier, "earlier"):
             node("load", str(archive))
