@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from e2e.api.conftest import CRDS
-from e2e.api.test_attachment import FILTERS, filters, install_kinds
 from e2e.api.test_status import Manifest, condition, judged, policy
 from e2e.cluster.build import MissingBinaries, find
 from e2e.support.api_server import NAMESPACE, ApiServer, api_server
+from e2e.support.meshes import FILTERS, filters, install_kinds
 from e2e.support.operators import operator
 from e2e.support.processes import eventually
 from support.helm import CHART, find_helm, rendered
