@@ -24,22 +24,28 @@ class RuleShare:
         shared_keys, shared_bytes: In use by hashed counters.
         planned: Keys that the request under way is about to make.
         headroom: Keys that may certainly be made below the rule's share; see `Bounds.headroom`.
-        books: The rule's books.
+        books: The rule's books, in the order in which they were opened.
+        below: What the books were last told: the rule is below its share.
     """
 
-    __slots__ = ("books", "bytes", "headroom", "keys", "planned", "rule", "shared_bytes", "shared_keys")
+    __slots__ = ("below", "books", "bytes", "headroom", "keys", "planned", "rule", "shared_bytes", "shared_keys")
 
     def __init__(self, rule: tuple[str, str]) -> None:
         self.rule = rule
         self.keys = self.bytes = self.shared_keys = self.shared_bytes = 0
         self.planned = 0
         self.headroom = 0
-        self.books: list[Book] = []
+        self.books: dict[Book, None] = {}
+        self.below = False
 
-    def refresh(self) -> None:
-        """Open the books for new keys, or close them."""
+    def refresh(self, settled: Book) -> None:
+        """Open the book that was just settled for new keys, or close it; the others too when the rule's room has turned.
+
+        Overrides share one rule however many they are: telling all of them each time would cost more than the rest.
+        """
         below = self.headroom > 0
-        for book in self.books:
+        turned, self.below = below != self.below, below
+        for book in self.books if turned else (settled,):
             book.open = below and book.shared is None
 
 

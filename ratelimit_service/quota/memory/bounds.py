@@ -138,7 +138,7 @@ class Bounds:
         self._leave_headroom()
         keys_left, bytes_left = self.max_keys // 2 - share.keys, self.max_bytes // 2 - share.bytes
         share.headroom = max(0, min(keys_left, bytes_left // PLANNED_KEY_BYTES))
-        share.refresh()
+        share.refresh(book)
         return grown + shared_grown
 
     def _leave_headroom(self) -> None:
