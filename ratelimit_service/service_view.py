@@ -166,8 +166,7 @@ class ServiceView:
     def load_succeeded(self, applied: Applied, duration_us: int) -> None:
         """Count and log a set that is in force."""
         self._problems = tuple(str(problem) for problem in applied.warnings)
-        rules = self.rule_count()
-        domains = 0 if self._snapshot is None else len(self._snapshot.domains)
+        rules, domains = (0, 0) if self._snapshot is None else (self._snapshot.rule_count, len(self._snapshot.domains))
         self._metrics.config.applied(applied.version, domains=domains, rules=rules, wall_us=self._clock().wall_us)
         self._metrics.config.shadow = self._limiter.is_shadow
         self._log_problems(applied.warnings)
@@ -185,10 +184,6 @@ class ServiceView:
         self._log_problems(problems)
         stays = "nothing is in force" if self._snapshot is None else "what was in force stays"
         self._log.error(f"policies refused, {stays}", problems=len(problems), duration_ms=duration_us // 1000)
-
-    def rule_count(self) -> int:
-        """Rules in force."""
-        return 0 if self._snapshot is None else sum(len(domain.rules) for domain in self._snapshot.domains.values())
 
     def _log_problems(self, problems: Sequence[Problem]) -> None:
         for problem in problems:

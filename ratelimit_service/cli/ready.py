@@ -51,8 +51,7 @@ def ready_text(
         return "\n".join(
             [*lines, "no policies in force: /readyz says why; every call is UNAVAILABLE until they are good"]
         )
-    rules = sum(len(domain.rules) for domain in snapshot.domains.values())
-    counts = f"{count_text(len(snapshot.domains), 'domain')}, {count_text(rules, 'rule')}"
+    counts = f"{count_text(len(snapshot.domains), 'domain')}, {count_text(snapshot.rule_count, 'rule')}"
     lines.append(f"policies: {counts}, version {snapshot.version}")
     question = _question(snapshot)
     if question:

@@ -73,6 +73,7 @@ class Assembly:
         self._head = DomainHead("")
         self._builder = TreeBuilder()
         self._rules: list[Rule] = []
+        self._rule_count = 0
 
     def open_domain(self, head: DomainHead) -> None:
         """Begin a domain."""
@@ -97,10 +98,11 @@ class Assembly:
         head, root = self._head, self._builder.root
         domain = Domain(head.name, head.profile, root, tuple(self._rules), head.failure, head.headers)
         self._domains[head.name.encode()] = domain
+        self._rule_count += len(domain.rules)
 
     def finish(self) -> Snapshot:
         """The snapshot; the assembly is spent."""
-        return Snapshot(self._version, self._domains, self._limits, self._backends)
+        return Snapshot(self._version, self._domains, self._limits, self._backends, rule_count=self._rule_count)
 
 
 def merged(before: Snapshot, changed: Snapshot, gone: Collection[bytes]) -> Snapshot:
@@ -112,9 +114,11 @@ def merged(before: Snapshot, changed: Snapshot, gone: Collection[bytes]) -> Snap
     domains = {**before.domains, **changed.domains}
     touched = {before.domains[name].profile for name in (*changed.domains, *gone) if name in before.domains}
     copied = {profile: dict(before.limits.get(profile, {})) for profile in touched.union(changed.limits)}
+    rule_count = before.rule_count + changed.rule_count
     for name in (*changed.domains, *gone):
         old = before.domains.get(name)
         if old is not None:
+            rule_count -= len(old.rules)
             for rule in old.rules:
                 for item in rule_limits(rule):
                     copied[old.profile].pop(item.identity, None)
@@ -128,7 +132,11 @@ def merged(before: Snapshot, changed: Snapshot, gone: Collection[bytes]) -> Snap
         used = {domain.profile for domain in domains.values()}
         backends = {name: of for name, of in backends.items() if name in used}
     return msgspec.structs.replace(
-        changed, domains=domains, limits={name: of for name, of in limits.items() if of}, backends=backends
+        changed,
+        domains=domains,
+        limits={name: of for name, of in limits.items() if of},
+        backends=backends,
+        rule_count=rule_count,
     )
 
 
@@ -173,14 +181,9 @@ def dismantle_steps(snapshots: list[Snapshot]) -> Iterator[None]:
     holds a snapshot keeps it whole.
     """
     while snapshots:
-        snapshot = snapshots.pop()
-        held: deque[object] = deque(snapshot.domains.values())
-        pending: deque[Node] = deque(domain.root for domain in snapshot.domains.values())
-        for settings in snapshot.limits.values():
-            held.extend(settings.values())
-        for domain in snapshot.domains.values():
-            held.extend(domain.rules)
-        del snapshot
+        held: deque[object] = deque()
+        pending: deque[Node] = deque()
+        yield from _hold(snapshots.pop(), held, pending)
         while pending:
             node = pending.popleft()
             held.append(node)
@@ -190,3 +193,18 @@ def dismantle_steps(snapshots: list[Snapshot]) -> Iterator[None]:
         while held:
             held.popleft()
             yield
+
+
+def _hold(snapshot: Snapshot, held: deque[object], pending: deque[Node]) -> Iterator[None]:
+    """Hold what a snapshot is made of, a little at a time; the tables that held it go at the end."""
+    for domain in snapshot.domains.values():
+        held.append(domain)
+        held.extend(domain.rules)
+        pending.append(domain.root)
+        yield
+    for settings in snapshot.limits.values():
+        # The identities too: they are as many, and go with the table.
+        for index, item in enumerate(settings.items()):
+            held.extend(item)
+            if index % _LEAVES_PER_STEP == 0:
+                yield

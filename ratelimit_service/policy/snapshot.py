@@ -165,6 +165,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         limits: Every limit by identity and profile: profile → identity → settings; handed to `Store.apply`.
         backends: By profile, where its hits are counted.
         shadow: The kill switch is thrown: everything counts and reports, nothing rejects (DECISIONS 50).
+        rule_count: Rules of all domains, which nobody has to go through thousands of domains for.
     """
 
     version: str
@@ -172,3 +173,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     limits: Mapping[str, Mapping[bytes, LimitSettings]]
     backends: Mapping[str, Backend] = {}
     shadow: bool = False
+    rule_count: int = 0

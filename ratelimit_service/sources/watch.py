@@ -7,6 +7,7 @@ process in the middle of traffic. It ends when its standard input does, so it ca
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import sys
 import time
 from typing import BinaryIO
 
+from ratelimit_service.sources.bursts import in_bursts
 from ratelimit_service.sources.frames import HEADER_BYTES, WatchSettings, decode_settings, encode_frame, frames_of
 from ratelimit_service.sources.loading import Loader
 
@@ -44,8 +46,12 @@ def watch(stdin: BinaryIO, stdout: BinaryIO) -> None:
         settings = read_settings(stdin)
         loader = Loader(settings.paths, settings.options)
         ended = False
+        pace: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
         while not ended:
-            publish(loader, stdout)
+            with pace:
+                publish(loader, stdout)
+            # The first set is waited for; from then on there are requests that must not wait.
+            pace = in_bursts()
             ended = bool(select.select([stdin], [], [], settings.poll_ms / 1_000)[0])
     except (EOFError, BrokenPipeError):
         return

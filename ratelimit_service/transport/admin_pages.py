@@ -104,12 +104,11 @@ async def explain(view: AdminView, query: Query) -> Page:
 async def debug_config(view: AdminView, _query: Query) -> Page:
     """Which version is in force, and how much it holds."""
     snapshot, state = view.snapshot(), view.readiness()
-    domains = [] if snapshot is None else list(snapshot.domains.values())
     summary = _ConfigSummary(
         program=view.version,
         version=None if snapshot is None else snapshot.version,
-        domains=len(domains),
-        rules=sum(len(domain.rules) for domain in domains),
+        domains=0 if snapshot is None else len(snapshot.domains),
+        rules=0 if snapshot is None else snapshot.rule_count,
         ready=state.ready,
         reason=state.reason,
         problems=state.problems,

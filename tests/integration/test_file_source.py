@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -102,6 +103,32 @@ def test_files_are_applied_at_start_and_after_an_atomic_rename(tmp_path: Path) -
             assert recorder.told[-1] == source.version
             assert source.last_success_us > 0
             assert source.last_duration_us > 0
+
+    asyncio.run(scenario())
+
+
+def test_changes_are_read_in_bursts(tmp_path: Path) -> None:
+    """From the second set on the watching process rests five times a millisecond; one is asked for."""
+
+    def used(pid: int) -> tuple[int, float]:
+        rests = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        assert rests is not None
+        return int(rests[1]), sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+    async def scenario() -> None:
+        for number in range(150):
+            _replace(tmp_path / f"{number}.yaml", _policy(5, f"shop.{number}", f"p{number}"))
+        others = _children()
+        async with _watching(tmp_path) as (source, _, _):
+            (watcher,) = set(_children()) - set(others)
+            rests, spent_s = used(watcher)
+            for number in range(150):
+                _replace(tmp_path / f"{number}.yaml", _policy(6, f"shop.{number}", f"p{number}"))
+            await _until(lambda: source.loads > 1)
+            rests_after, spent_after_s = used(watcher)
+
+        assert rests_after - rests >= (spent_after_s - spent_s) * 1_000
 
     asyncio.run(scenario())
 

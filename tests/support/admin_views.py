@@ -45,6 +45,7 @@ SNAPSHOT = Snapshot(
     version="0123456789abcdef",
     domains={b"shop": Domain(name="shop", profile="", root=Node(), rules=RULES)},
     limits={"": {b"id-user": LimitSettings(limit=MINUTELY, domain="shop", rule="user")}},
+    rule_count=len(RULES),
 )
 
 

@@ -39,7 +39,7 @@ class RuleShare:
         self.below = False
 
     def refresh(self, settled: Book) -> None:
-        """Open the book that was just settled for new keys, or close it; the others too when the rule's room has turned.
+        """Open the book that was just settled for new keys, or close it; all books when the rule's room has turned.
 
         Overrides share one rule however many they are: telling all of them each time would cost more than the rest.
         """

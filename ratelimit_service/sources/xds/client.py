@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ratelimit_service.policy.problems import Problem
+from ratelimit_service.sources.bursts import in_bursts
 from ratelimit_service.sources.frames import HEADER_BYTES, MAX_PROBLEMS, SetRefused
 from ratelimit_service.sources.xds.backoff import wait_s
 from ratelimit_service.sources.xds.compiled import CompiledSet, RefusedSet, compile_set
@@ -122,7 +123,8 @@ class Client:
             return ""
         self._kept_at_s = time.monotonic()
         try:
-            keep_set(Path(folder), stored)
+            with self._pace():
+                keep_set(Path(folder), stored)
         except OSError as error:
             return f"the last good set cannot be kept in {folder}: {error.strerror}"
         return ""
@@ -179,7 +181,8 @@ class Client:
     async def _answer(self, stream: Stream, body: bytes) -> None:
         """Take a response or refuse it, and say so."""
         try:
-            response = decode_response(body)
+            with self._pace():
+                response = decode_response(body)
         except MalformedMessage as error:
             # There is no nonce to refuse it by.
             raise StreamFailed(f"the server sent no response: {error}") from error
@@ -200,7 +203,8 @@ class Client:
     async def _take(self, resources: tuple[bytes, ...], version: str, origin: str) -> RefusedSet | None:
         """Compile a set and have it put in force; what is refused leaves everything as it was."""
         start_ns = time.monotonic_ns()
-        compiled = compile_set(self._taken, self._type_url, resources, self._options)
+        with self._pace():
+            compiled = compile_set(self._taken, self._type_url, resources, self._options)
         load_us = (time.monotonic_ns() - start_ns) // 1_000
         if isinstance(compiled, RefusedSet):
             await self._tell([SetRefused(_first(compiled.problems), load_us)])
@@ -219,9 +223,14 @@ class Client:
         return None
 
     async def _tell(self, frames: Iterable[ClientFrame]) -> None:
-        encoded = [encode(frame) for frame in frames]
+        with self._pace():
+            encoded = [encode(frame) for frame in frames]
         # The serving process reads in slices: a large set takes it a while, in which the stream is to be kept alive.
         await asyncio.to_thread(self._write, encoded)
+
+    def _pace(self) -> contextlib.AbstractContextManager[None]:
+        # The first set is waited for; from then on there are requests that must not wait.
+        return in_bursts() if self._has_taken else contextlib.nullcontext()
 
     def _write(self, encoded: list[bytes]) -> None:
         self._stdout.writelines(encoded)

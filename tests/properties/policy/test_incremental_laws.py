@@ -71,6 +71,7 @@ def test_steps_lead_where_one_go_leads(sets) -> None:
         assert snapshot.limits == {profile: limits for profile, limits in expected.limits.items() if limits}
         assert snapshot.backends == expected.backends
         assert snapshot.version == expected.version
+        assert snapshot.rule_count == sum(len(domain.rules) for domain in snapshot.domains.values())
         compiled = step
 
 

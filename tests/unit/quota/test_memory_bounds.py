@@ -237,7 +237,7 @@ def test_slice_looks_at_no_more_than_its_budget(clock: ManualClock) -> None:
 
 
 def test_slice_goes_to_few_limits_where_there_are_thousands(clock: ManualClock) -> None:
-    """Going from limit to limit takes time too: a slice over limits with one key each reaches an eighth of its budget."""
+    """Going from limit to limit takes time too: where each has one key, a slice reaches an eighth of its budget."""
     store = make(clock, max_keys=10_000)
     for number in range(1_000):
         flood(store, clock, charge(fixed(1), rule=b"r%d" % number), 1)
