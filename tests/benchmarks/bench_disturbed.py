@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_disturbed [--seconds 10] [--rounds 3]
 
 Each round measures every state once, so that what the machine does meanwhile falls on all of them; what is told is the
-median over the rounds. The disturber runs on the generator's core with the lowest priority.
+median over the rounds. The disturber runs on the generator's core when that has nothing else to do.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ class Run(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def beside(step: Step | None, core: int | None) -> Iterator[list[int]]:
-    """Does `step` again and again in a thread of the lowest priority; the list grows with each that was done."""
+    """Does `step` again and again in a thread that runs when nothing else does; the list grows with each done."""
     done: list[int] = []
     ended = threading.Event()
 
     def work() -> None:
-        # On Linux both are the thread's own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        # On Linux both are the thread's own. Idle, because a thread of low priority keeps a core for milliseconds once
+        # it has it, and the generator would take that for the service's latency.
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
         if core is not None:
             os.sched_setaffinity(0, {core})
         while step is not None and not ended.is_set():
