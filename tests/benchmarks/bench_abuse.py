@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench_abuse [--seconds 10] [--rounds 3]
 
-The abusers (tests/support/abusers.py) run in a process of their own on the generator's core with the lowest priority,
-all at once. Each attacks until it is closed: once in a run, or again and again, `BACK_AFTER_S` later. Those that stall
-on purpose are closed after 10 to 20 s, so in shorter runs they stay. A round measures every state; told are medians
-over the rounds, and what became of the abusers in all of them.
+The abusers (tests/support/abusers.py) run in a process of their own on the generator's core when that has nothing else
+to do, all at once. Each attacks until it is closed: once in a run, or again and again, `BACK_AFTER_S` later. Those that
+stall on purpose are closed after 10 to 20 s, so in shorter runs they stay. A round measures every state; told are
+medians over the rounds, and what became of the abusers in all of them.
 
 How long the server is held by one read of each abuser is told apart, in processor time and without sockets: that figure
 says the same on a busy machine.
@@ -107,14 +107,14 @@ class Run(msgspec.Struct, frozen=True):
 def abusers(port: int, seconds: float, pause_s: float, core: int | None, kinds: list[Kind]) -> Iterator[None]:
     """All kinds at once, for so long, each back after `pause_s`; what became of them is added to `kinds`."""
     command = [
-        *processes.pinned(core), "nice", "-n", "19",
+        *processes.pinned(core), *processes.when_idle(),
         sys.executable, "-m", "support.abusers", str(port), str(seconds), str(pause_s),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), str(machine.ROOT)))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     try:
         yield
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=180)
         kinds += msgspec.json.decode(output, type=list[Kind])
     finally:
         process.kill()

@@ -32,6 +32,15 @@ def pinned(core: int | None) -> list[str]:
     return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
 
 
+def when_idle() -> list[str]:
+    """What goes in front of a command so that it runs only when nothing else wants its core.
+
+    A process of low priority is not enough: once it has the core it keeps it for milliseconds, and whatever measures on
+    that core takes them for somebody's latency.
+    """
+    return ["chrt", "--idle", "0"] if shutil.which("chrt") else ["nice", "-n", "19"]
+
+
 def cpu_s(pid: int) -> float:
     """Processor time of all threads of a process so far, user and system, in steps of 10 ms; children apart."""
     # The name in parentheses may hold spaces; utime and stime are the 12th and 13th field behind it.
