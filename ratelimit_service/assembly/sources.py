@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.settings import ServeSettings
 from ratelimit_service.sources.contract import Apply, Source
 from ratelimit_service.sources.files import FileSource

@@ -15,8 +15,9 @@ from ratelimit_service.algorithms.limit import Algorithm, Limit
 from ratelimit_service.cli.descriptors import DescriptorCommand, Entries, entries_text, parse_descriptors
 from ratelimit_service.cli.explain_request import RequestOptions, explain_request
 from ratelimit_service.cli.validate import problem_text
-from ratelimit_service.policy.compile import CompileOptions, refuses
+from ratelimit_service.policy.compile import refuses
 from ratelimit_service.policy.match import Trace, trace
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.quantities import duration_text
 from ratelimit_service.policy.snapshot import Action, Domain, Rule
 from ratelimit_service.sources.loading import load_once

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from ratelimit_service.cli.validate import problem_text
-from ratelimit_service.policy.compile import CompileOptions, plan_set, refuses
+from ratelimit_service.policy.compile import plan_set, refuses
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import MAX_FILE_BYTES, SourceFile, parse, plain
 from ratelimit_service.policy.model import RateLimitPolicy
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import assemble
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot

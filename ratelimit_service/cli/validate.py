@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from ratelimit_service.policy.compile import CompileOptions, refuses
+from ratelimit_service.policy.compile import refuses
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.policy.wording import count_text

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-import msgspec
-
 from ratelimit_service.policy.manifest_compile import domain_of
 from ratelimit_service.policy.merge import (
     MergedDomain,
@@ -21,6 +19,7 @@ from ratelimit_service.policy.merge import (
     merge_upstream,
     unique_objects,
 )
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import DomainPlan, assemble
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.reach import shadowed_rules
@@ -28,21 +27,13 @@ from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.policy.tree import build_tree
 from ratelimit_service.policy.upstream_model import UpstreamConfig
 
+__all__ = ["MAX_RULES", "CompileOptions", "compile", "plan_set", "refuses"]
+
 MAX_RULES = 250_000
 """Most rules and branches of a set: ten times what has been tried, and a bound on the memory that a set can take."""
 
 
 _Item = TypeVar("_Item")
-
-
-class CompileOptions(msgspec.Struct, frozen=True):
-    """How a set is read.
-
-    Attributes:
-        merge_domain_config: One domain of envoyproxy/ratelimit YAML may be written in several documents.
-    """
-
-    merge_domain_config: bool = False
 
 
 def compile(  # noqa: A001 — the name that the package's users know it by

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.sources.child import Child, ChildFailed
 from ratelimit_service.sources.contract import Applied, Apply, LoadObserver, Refused

@@ -8,15 +8,18 @@ a quarter of a millisecond to decode, which is why leaves come 32 at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import DomainHead, version_of
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.tree import Leaf
-from ratelimit_service.sources.loading import Loaded
+
+if TYPE_CHECKING:
+    # It brings the compiler along, which only the process that sends sets needs.
+    from ratelimit_service.sources.loading import Loaded
 
 LEAVES_PER_FRAME: Final = 32
 """Rules that are decoded at one go."""

@@ -10,9 +10,10 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.policy.compile import CompileOptions, plan_set, refuses
+from ratelimit_service.policy.compile import plan_set, refuses
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import MAX_FILE_BYTES, SourceFile
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import DomainPlan, assemble
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.snapshot import Snapshot

@@ -20,7 +20,7 @@ import structlog
 
 from ratelimit_service.app import StartRefused, program_version
 from ratelimit_service.clock import Clock
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.settings import ServeSettings

@@ -21,10 +21,10 @@ from rich.table import Table
 from ratelimit_service.algorithms.limit import Instant
 from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.policy.compile import CompileOptions
 from ratelimit_service.policy.compile import compile as compile_set
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.quota.memory.store import MemoryStore
 from ratelimit_service.telemetry.counter_table import CounterTable
 from ratelimit_service.wire.grpc.status import Answer

@@ -29,10 +29,10 @@ from ratelimit_operator.xds.server import XdsServer, XdsSettings
 from ratelimit_service.clock import Clock
 from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.policy.compile import CompileOptions
 from ratelimit_service.policy.decode import decode, decode_manifest
 from ratelimit_service.policy.documents import SourceFile
 from ratelimit_service.policy.model import RateLimitPolicy
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.quota.memory.store import MemoryStore
 from ratelimit_service.sources.contract import Applied

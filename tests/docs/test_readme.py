@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.compile import compile as compile_set
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile

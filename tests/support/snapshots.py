@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from textwrap import dedent, indent
 
-from ratelimit_service.policy.compile import CompileOptions, refuses
 from ratelimit_service.policy.compile import compile as compile_set
+from ratelimit_service.policy.compile import refuses
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.policy.snapshot import Snapshot
 

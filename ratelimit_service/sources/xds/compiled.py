@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from ratelimit_service.policy.compile import MAX_RULES, CompileOptions, plan_set, refuses
+from ratelimit_service.policy.compile import MAX_RULES, plan_set, refuses
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import DomainPlan, plan_digest, set_version
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.sources.xds.entries import Entry, read_entry

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import DomainPlan
 from ratelimit_service.policy.problems import Problem
 from ratelimit_service.sources.frames import (

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import msgspec
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import Assembly, dismantle_steps, merged
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.sources.child import Child, ChildFailed

@@ -15,9 +15,10 @@ from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
 from ratelimit_operator.plan.precedence import Contests, Standing
 from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile, World
-from ratelimit_service.policy.compile import CompileOptions, plan_set
+from ratelimit_service.policy.compile import plan_set
 from ratelimit_service.policy.decode import decode_manifest
 from ratelimit_service.policy.model import RateLimitPolicy
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Severity
 from ratelimit_service.policy.profile_model import CacheProfile
 from support.plan_worlds import histories, of, policy, profile, rule, shuffled, world

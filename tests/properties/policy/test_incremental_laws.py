@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratelimit_operator.plan.distribution import Resource
 from ratelimit_operator.xds.forms import form_of
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import Assembly, DomainPlan, assemble, dismantle_steps, merged, plan_digest
 from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.sources.xds.compiled import CompiledSet, compile_set

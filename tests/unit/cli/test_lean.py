@@ -1,4 +1,4 @@
-"""A service carries no library along that it only would draw with."""
+"""A service carries no library along that it does not use."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def test_what_was_hidden_can_be_imported_afterwards(first: str) -> None:
     """A program that uses the package may draw, before and after."""
     use = "from ratelimit_service.cli import lean; lean.import_structlog(); import rich, structlog"
     assert run(f"{first}{use}; print(rich.__name__)") == "rich"
+
+
+def test_the_process_that_serves_does_without_the_compiler() -> None:
+    """YAML, the schema and the compiler are in the process that reads policies, and nowhere else."""
+    said = run(
+        "import sys; import ratelimit_service.cli.serve, ratelimit_service.transport.native;"
+        "print(sorted(name for name in sys.modules if name.startswith(("
+        "'yaml', 'ratelimit_service.policy.compile', 'ratelimit_service.policy.decode', "
+        "'ratelimit_service.policy.documents', 'ratelimit_service.policy.schema'))))"
+    )
+
+    assert said == "[]"

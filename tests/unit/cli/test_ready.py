@@ -9,9 +9,10 @@ from click.testing import CliRunner
 
 from ratelimit_service.cli.main import main
 from ratelimit_service.cli.ready import command_name, ready_text
-from ratelimit_service.policy.compile import CompileOptions, compile  # noqa: A004 — its name
+from ratelimit_service.policy.compile import compile  # noqa: A004 — its name
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.snapshot import Snapshot
 
 RULES = """\

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ratelimit_service.limiter.engine import OWN_STORE, Limiter
 from ratelimit_service.limiter.settings import LimiterSettings
-from ratelimit_service.policy.compile import CompileOptions
 from ratelimit_service.policy.compile import compile as compile_set
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.quota.leases.replica import ReplicaSettings
 from ratelimit_service.telemetry.counter_table import CounterTable
 from ratelimit_service.wire.grpc.status import Answer

@@ -9,11 +9,12 @@ import sys
 import pytest
 
 from ratelimit_service.algorithms.limit import Algorithm, Calendar, CalendarUnit, FailureMode, Limit
-from ratelimit_service.policy.compile import CompileOptions, refuses
 from ratelimit_service.policy.compile import compile as compile_set
+from ratelimit_service.policy.compile import refuses
 from ratelimit_service.policy.decode import decode
 from ratelimit_service.policy.documents import SourceFile
 from ratelimit_service.policy.match import match, trace
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import dismantle_steps
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.policy.snapshot import Action, HeaderStyle, LabelMode, Rule, Snapshot

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem, Severity
 from ratelimit_service.sources.frames import (
     MAX_PROBLEMS,

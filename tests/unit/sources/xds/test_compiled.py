@@ -8,7 +8,7 @@ import pytest
 
 from ratelimit_operator.plan.distribution import Enforcement
 from ratelimit_operator.xds.forms import form_of
-from ratelimit_service.policy.compile import CompileOptions
+from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.plan import version_of
 from ratelimit_service.sources.xds import compiled as compiled_module
 from ratelimit_service.sources.xds.compiled import CompiledSet, RefusedSet, compile_set
