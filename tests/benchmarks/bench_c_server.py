@@ -120,6 +120,8 @@ def open_loop(asked: Asked, seconds: float, cores: Cores) -> loadgen.Figures:
 def latency(name: str, runs: Sequence[loadgen.Figures]) -> Latency:
     """The rounds of one server."""
     middle = {field: statistics.median(getattr(run, field) for run in runs) for field in Latency.__struct_fields__[1:]}
+    # Of an even number of rounds the middle is a half.
+    middle["calls_per_s"] = round(middle["calls_per_s"])
     return msgspec.convert({"server": name, **middle}, Latency, strict=False)
 
 
