@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import signal
 import socket
 import sys
@@ -26,17 +25,18 @@ from ratelimit_service.policy.snapshot import Snapshot
 from ratelimit_service.settings import ServeSettings
 from ratelimit_service.sources.contract import Applied, Refused
 from ratelimit_service.sources.files import FileSource
-from ratelimit_service.sources.frames import Frame, SetBegins, SetEnds, SetRefused
+from ratelimit_service.sources.frames import Frame
 from ratelimit_service.telemetry import logs
 from ratelimit_service.transport.addresses import CannotListen
 from ratelimit_service.transport.admin import AdminServer
 from ratelimit_service.transport.admin import CannotListen as CannotListenAdmin
 from ratelimit_service.transport.admin_service import Readiness
 from ratelimit_service.transport.native_sockets import Listener
-from ratelimit_service.workers.channel import Channel, channel_pair
-from ratelimit_service.workers.messages import CONNECTION, DRAIN, Order, Report, decode_report, encode_order
+from ratelimit_service.workers.messages import CONNECTION, Report, decode_report
 from ratelimit_service.workers.pages import Staff, StaffPages, WorkerState
-from ratelimit_service.workers.sending import Load, least_loaded
+from ratelimit_service.workers.policies import Policies
+from ratelimit_service.workers.sending import least_loaded
+from ratelimit_service.workers.worker import Worker
 
 _US_PER_S: Final = 1_000_000
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -49,45 +49,6 @@ _GOOD_S: Final = 10.0
 _MOST_WAITING: Final = 4_096
 """Connections that are kept while no worker is ready; one more is closed."""
 _ADMIN_S: Final = 0.5
-
-
-class Policies:
-    """The newest set of policies as the messages that it came in, for workers that come later."""
-
-    def __init__(self) -> None:
-        self._open: list[bytes] = []
-        self._good = b""
-        self._refusal = b""
-
-    def take_in(self, frame: Frame, raw: bytes) -> bytes:
-        """Take in a message; return the whole set with its last one, else nothing."""
-        if isinstance(frame, SetBegins):
-            self._open = []
-        self._open.append(raw)
-        if isinstance(frame, SetRefused):
-            self._refusal = raw
-            return raw
-        if isinstance(frame, SetEnds):
-            self._good, self._refusal = b"".join(self._open), b""
-            self._open = []
-            return self._good
-        return b""
-
-    def replay(self) -> bytes:
-        """What a worker that begins now has to know: the set in force, and that a newer one was refused."""
-        return self._good + self._refusal
-
-
-class _Worker:
-    """One worker and the process that it is just now."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.load = Load()
-        self.pid = self.starts = 0
-        self.admin_path = ""
-        self.channel: Channel | None = None
-        self.stream: asyncio.StreamWriter | None = None
 
 
 class Parent:
@@ -116,7 +77,7 @@ class Parent:
         self.snapshot: Snapshot | None = None
         self._policies = Policies()
         self._source = _policy_files(settings, self)
-        self._workers = [_Worker(number) for number in range(settings.workers)]
+        self._workers = [Worker(number) for number in range(settings.workers)]
         self._waiting: deque[socket.socket] = deque()
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,7 +152,7 @@ class Parent:
             late = [str(worker.number) for worker in self._workers if not self._has_begun(worker)]
             raise StartRefused("workers", [f"not ready after {_START_S:g} s: {', '.join(late)}"]) from None
 
-    def _has_begun(self, worker: _Worker) -> bool:
+    def _has_begun(self, worker: Worker) -> bool:
         """Whether it serves: by policies that are in force, unless there are none yet."""
         return worker.load.report.ready or (self.snapshot is None and worker.load.has_begun)
 
@@ -214,8 +175,7 @@ class Parent:
         self._draining = True
         self._log.info("draining", delay_s=delay_s, grace_s=grace_s, workers=len(self._workers))
         for worker in self._workers:
-            if worker.channel is not None:
-                worker.channel.send(DRAIN)
+            worker.tell_to_drain()
         await asyncio.sleep(delay_s)
         await self._end(grace_s - delay_s)
         self._log.info("drained")
@@ -232,9 +192,7 @@ class Parent:
         if self._tasks and grace_s > 0:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for worker in self._workers:
-            if worker.pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGKILL)
+            worker.kill()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in self._waiting:
             connection.close()
@@ -248,7 +206,7 @@ class Parent:
 
     # Workers.
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: Worker) -> None:
         """Run a worker, again and again, until the service drains or it refuses to start."""
         pause_s = 0.0
         while not self._draining:
@@ -262,48 +220,20 @@ class Parent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause_s)
 
-    async def _run_once(self, worker: _Worker) -> int:
+    async def _run_once(self, worker: Worker) -> int:
         """Run one process of a worker to its end; return its exit status, below 0 for a signal."""
         worker.starts += 1
-        worker.admin_path = str(Path(self._folder.name) / f"{worker.number}-{worker.starts}")
-        worker.load = Load()
-        own, its = channel_pair()
-        own_stream, its_stream = socket.socketpair()
+        admin_path = str(Path(self._folder.name) / f"{worker.number}-{worker.starts}")
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "ratelimit_service.workers.child",
-                str(its.fileno()),
-                str(its_stream.fileno()),
-                pass_fds=(its.fileno(), its_stream.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                # The child must find this very package, wherever it was imported from.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            return await worker.run(
+                self._flags, admin_path, self._policies.replay(), functools.partial(self._heard, worker)
             )
         finally:
-            its.close()
-            its_stream.close()
-        worker.pid = process.pid
-        worker.channel = Channel(own, functools.partial(self._heard, worker), lambda: None)
-        own_stream.setblocking(False)
-        _, worker.stream = await asyncio.open_unix_connection(sock=own_stream)
-        worker.stream.write(encode_order(Order(worker.number, self._flags, worker.admin_path)))
-        worker.stream.write(self._policies.replay())
-        try:
-            return await process.wait()
-        finally:
-            worker.pid = 0
-            worker.channel.close()
-            worker.channel = None
-            worker.stream.close()
-            worker.stream = None
             self._pages.forget(worker.number)
-            left, worker.load = worker.load.reclaim(), Load()
-            for connection in left:
+            for connection in worker.reclaim():
                 self._give(connection)
 
-    def _heard(self, worker: _Worker, message: bytes, carried: Sequence[socket.socket]) -> None:
+    def _heard(self, worker: Worker, message: bytes, carried: Sequence[socket.socket]) -> None:
         for each in carried:  # none is expected
             each.close()
         try:
@@ -359,8 +289,7 @@ class Parent:
         whole = self._policies.take_in(frame, raw)
         if whole:
             for worker in self._workers:
-                if worker.stream is not None:
-                    worker.stream.write(whole)
+                worker.tell_policies(whole)
 
     def load_succeeded(self, applied: Applied, duration_us: int) -> None:
         """See `LoadObserver`; the workers tell what they made of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ratelimit_service.sources.frames import SetBegins, SetEnds, SetRefused
-from ratelimit_service.workers.parent import Policies
+from ratelimit_service.workers.policies import Policies
 
 BEGINS, ENDS, REFUSED = SetBegins("v", (), 0), SetEnds(), SetRefused((), 0)
 
