@@ -147,7 +147,7 @@ class Meter:
 
 def measure(load: Load, redis: RedisServer, calls: int, steady_s: int) -> Iterator[Row]:
     """One row or two, with a service of its own."""
-    cores, redis_pid = processes.cores(), _pid(redis)
+    cores, redis_pid = processes.cores(), pid_of(redis)
     if cores.load is not None:
         subprocess.run(["taskset", "-acp", str(cores.load), str(redis_pid)], capture_output=True, check=False)
     redis.cli("FLUSHALL")
@@ -155,7 +155,7 @@ def measure(load: Load, redis: RedisServer, calls: int, steady_s: int) -> Iterat
         (Path(folder) / "policies.yaml").write_text(policies(load, redis))
         with server("native", core=cores.server, policies=(Path(folder),), flags=FLAGS) as target:
             if load.mode != "memory":
-                _wait_until_connected(target)
+                wait_until_connected(target)
             meter, asked = Meter(target, redis_pid), ("-addr", target.grpc, *load.arguments)
             yield _row(load, "cold", meter, (*asked, "-calls", str(calls)))
             if load.steady and steady_s:
@@ -188,11 +188,13 @@ def _row(load: Load, phase: str, meter: Meter, arguments: Sequence[str]) -> Row:
     )
 
 
-def _pid(redis: RedisServer) -> int:
+def pid_of(redis: RedisServer) -> int:
+    """Of the server's process."""
     return int(next(line for line in redis.cli("INFO", "server").splitlines() if line.startswith("process_id:"))[11:])
 
 
-def _wait_until_connected(target: Server) -> None:
+def wait_until_connected(target: Server) -> None:
+    """Until a service's store has its server; at most 30 s."""
     deadline = time.monotonic() + 30
     while target.metric("tidegate_store_node_up") < 1:
         if time.monotonic() > deadline:

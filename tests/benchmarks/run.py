@@ -30,6 +30,8 @@ PARTS = {
     "bench_group_commit": ("--seconds", "0.5"),
     "bench_shared": ("--calls", "20000", "--steady-seconds", "2"),
     "bench_growth": ("--requests", "1000"),
+    "bench_replicas": ("--calls", "4000"),
+    "bench_workers": ("--calls", "4000", "--rounds", "1"),
     "bench_limiter": ("--calls", "20000"),
     "bench_reload": ("--policies", "100"),
     "bench_scrape": ("--series", "5000"),

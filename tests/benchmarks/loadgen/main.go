@@ -28,6 +28,7 @@ type options struct {
 	domain           string
 	descriptors      []string
 	traceparent      bool
+	unsampled        bool
 	timeout          bool
 	seed             int64
 }
@@ -61,6 +62,7 @@ func parse() options {
 	flag.StringVar(&o.domain, "domain", "bench", "domain")
 	flag.Var(&descriptors, "descriptor", "entries `k=v,k=v`, {} stands for the varied value; may be repeated (default user={})")
 	flag.BoolVar(&o.traceparent, "traceparent", false, "a traceparent of its own in every request")
+	flag.BoolVar(&o.unsampled, "unsampled", false, "with -traceparent: the sampled flag is not set")
 	flag.BoolVar(&o.timeout, "timeout", false, "a grpc-timeout that differs from call to call (else always 1000m)")
 	flag.Int64Var(&o.seed, "seed", 1, "seed of the random choices")
 	flag.Parse()

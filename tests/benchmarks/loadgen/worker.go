@@ -52,7 +52,11 @@ func (w *worker) headers(n int) []byte {
 		_ = w.encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}
 	if w.o.traceparent {
-		trace := fmt.Sprintf("00-%016x%016x-%016x-01", w.index+1, n, n*7+1)
+		sampled := 1
+		if w.o.unsampled {
+			sampled = 0
+		}
+		trace := fmt.Sprintf("00-%016x%016x-%016x-%02x", w.index+1, n, n*7+1, sampled)
 		_ = w.encoder.WriteField(hpack.HeaderField{Name: "traceparent", Value: trace})
 	}
 	return w.block.Bytes()
