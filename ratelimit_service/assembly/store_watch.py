@@ -52,7 +52,7 @@ class StoreWatch:
                 self._log.info("store works again", profile=profile)
             case CountingStatus.DEGRADED:
                 problems = () if health.l2 is None else health.l2.problems
-                self._log.warning("store fails, failure modes decide", profile=profile, problems=list(problems))
+                self._log.warning("store fails", profile=profile, problems=list(problems))
             case CountingStatus.UNHEALTHY:
                 self._log.warning("store is full, new keys are not counted", profile=profile)
 

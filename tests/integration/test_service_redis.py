@@ -265,7 +265,7 @@ def test_a_service_that_starts_before_its_redis_says_so_and_recovers(tmp_path: P
         ready = running.page("/readyz")[0]
         check(running, "--domain", "shop.checkout", "few=ann", "--timeout", "25")
         unbounded = 'tidegate_admission_bound{domain="shop.checkout",rule="few"} +Inf\n' in running.page("/metrics")[1]
-        running.until("what the log says", lambda: "failure modes decide" in running.output(), START_S)
+        running.until("what the log says", lambda: "store fails" in running.output(), START_S)
         try:
             server.start()
             running.until_connected()

@@ -42,7 +42,7 @@ def test_a_store_that_is_away_is_told_once_and_so_is_its_return() -> None:
     assert lines == [
         (
             "warning",
-            "store fails, failure modes decide",
+            "store fails",
             {"profile": "shop/one", "problems": ["redis:6379: refused"]},
         ),
         ("info", "store works again", {"profile": "shop/one"}),
