@@ -15,7 +15,7 @@ from ratelimit_service.quota.health import CountingStatus, StoreHealth, StoresHe
 __all__ = ["StoreWatch", "Wording"]
 
 LOOK_S: Final = 1.0
-"""Between two looks: longer than a store takes to connect, and an outage that nobody could notice is not told."""
+"""Between two looks: longer than a store takes to connect. What is told was so at two of them, one after the other."""
 
 
 class Wording(Protocol):
@@ -35,16 +35,20 @@ class StoreWatch:
         """Tell `log` what becomes of `health`; all are thought to work at first."""
         self._health = health
         self._log = log
-        self._bad: dict[str, CountingStatus] = {}
+        self._told: dict[str, CountingStatus] = {}
+        self._seen: dict[str, CountingStatus] = {}
 
     def look(self) -> None:
-        """Tell what has changed since the last look; a store that is gone from the configuration is not told."""
+        """Tell what has changed and stayed so; a store that is gone from the configuration is not told."""
         profiles = self._health().profiles
         for profile, health in profiles.items():
-            before = self._bad.get(profile, CountingStatus.HEALTHY)
-            if health.status is not before:
+            told = self._told.setdefault(profile, CountingStatus.HEALTHY)
+            # A busy machine loses a round trip now and then, which is no news.
+            if told is not health.status is self._seen.get(profile):
                 self._tell(profile, health)
-        self._bad = {name: it.status for name, it in profiles.items() if it.status is not CountingStatus.HEALTHY}
+                self._told[profile] = health.status
+        self._seen = {profile: health.status for profile, health in profiles.items()}
+        self._told = {profile: status for profile, status in self._told.items() if profile in profiles}
 
     def _tell(self, profile: str, health: StoreHealth) -> None:
         match health.status:

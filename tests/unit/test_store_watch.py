@@ -37,7 +37,9 @@ def told(*looks: list[tuple[str, object]]) -> list[tuple[str, str, dict[str, obj
 
 def test_a_store_that_is_away_is_told_once_and_so_is_its_return() -> None:
     """Also one that was away from the start, with what is wrong with it."""
-    lines = told([("shop/one", AWAY), ("", WELL)], [("shop/one", AWAY), ("", WELL)], [("shop/one", WELL), ("", WELL)])
+    away, well = [("shop/one", AWAY), ("", WELL)], [("shop/one", WELL), ("", WELL)]
+
+    lines = told(away, away, away, well, well, well)
 
     assert lines == [
         (
@@ -49,9 +51,16 @@ def test_a_store_that_is_away_is_told_once_and_so_is_its_return() -> None:
     ]
 
 
+def test_what_lasts_no_two_looks_is_not_told() -> None:
+    """Nor is a store that works from the start."""
+    assert told([("", WELL)], [("", AWAY)], [("", WELL)], [("", AWAY)], [("", WELL)], [("", WELL)]) == []
+
+
 def test_a_full_store_is_told() -> None:
-    """And one that has gone with its profile is not called well."""
-    assert told([("", FULL)], []) == [
+    """And one that has gone with its profile is not called well, nor forgotten to be told when it comes back."""
+    full = [("", FULL)]
+
+    assert told(full, full, [], full) == [
         ("warning", "store is full, new keys are not counted", {"profile": "default"}),
     ]
 
