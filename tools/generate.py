@@ -23,6 +23,7 @@ from tools.cluster_page import render_cluster_figures  # noqa: E402
 from tools.dashboards.boards import BOARDS  # noqa: E402
 from tools.dashboards.panels import render as render_board  # noqa: E402
 from tools.fault_figures import render_fault_figures  # noqa: E402
+from tools.history_figures import render_histories  # noqa: E402
 
 
 def _row(flag: Flag) -> str:
@@ -71,6 +72,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/explanation/cache-figures.md": render_cache_figures,
     "docs/explanation/fault-figures.md": render_fault_figures,
     "docs/explanation/on-a-cluster.md": render_cluster_figures,
+    "docs/explanation/histories.md": render_histories,
     "docs/reference/cache-metrics.md": render_cache_metrics_reference,
     "docs/reference/library-metrics.md": render_library_metrics_reference,
     "docs/reference/operator-flags.md": render_operator_flags_reference,

@@ -30,7 +30,6 @@ from tests.benchmarks.service_load import Server, server
 REPLICAS: Final = (1, 2, 4)
 KEYS: Final = (1_000, 100_000, 1_000_000)
 LIMIT: Final = 10_000
-STANDING_PERCENT: Final = 20
 LOCAL: Final = 'tidegate_decision_sources_total{source="(?:lease|standing)"}'
 
 
@@ -38,7 +37,6 @@ class Row(msgspec.Struct, frozen=True):
     """One size.
 
     Attributes:
-        share_percent: Of each limit, what slots own without asking.
         service_us, redis_us: Processor time for each decision, kernel side included; of all services together.
         orders_per_decision: Takes and returns, before batches put them together.
         batch: Orders of a round trip.
@@ -48,7 +46,6 @@ class Row(msgspec.Struct, frozen=True):
 
     replicas: int
     keys: int
-    share_percent: int
     calls: int
     service_us: float
     redis_us: float
@@ -58,15 +55,15 @@ class Row(msgspec.Struct, frozen=True):
     p50_ms: float
 
 
-def policies(redis: RedisServer, share_percent: int) -> str:
-    """One rule on every user."""
+def policies(redis: RedisServer) -> str:
+    """One rule on every user; no standing share, which would begin a window later."""
     return f"""\
 apiVersion: tidegate.dev/v1alpha1
 kind: CacheProfile
 metadata: {{name: shared, namespace: bench}}
 spec:
   store: {{type: Redis, endpoints: ["{redis.endpoint}"], timeouts: {{connect: 2s, command: 2s}}}}
-  leases: {{slots: {max(REPLICAS)}, standingShare: {share_percent}}}
+  leases: {{slots: {max(REPLICAS)}}}
 ---
 apiVersion: tidegate.dev/v1alpha1
 kind: RateLimitPolicy
@@ -77,16 +74,16 @@ spec:
   rules:
   - name: per-user
     match: [{{key: user, type: Any}}]
-    limits: [{{requests: {LIMIT}, window: 1m}}]
+    limits: [{{requests: {LIMIT}, window: 1m, algorithm: FixedWindow}}]
 """
 
 
-def measure(redis: RedisServer, replicas: int, keys: int, share_percent: int, calls: int) -> Row:
+def measure(redis: RedisServer, replicas: int, keys: int, calls: int) -> Row:
     """One row, with services of its own."""
     redis.cli("FLUSHALL")
     redis_pid = pid_of(redis)
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as folder, contextlib.ExitStack() as stack:
-        (Path(folder) / "policies.yaml").write_text(policies(redis, share_percent))
+        (Path(folder) / "policies.yaml").write_text(policies(redis))
         targets = [
             stack.enter_context(server("native", core=None, policies=(Path(folder),), flags=FLAGS))
             for _ in range(replicas)
@@ -113,7 +110,6 @@ def measure(redis: RedisServer, replicas: int, keys: int, share_percent: int, ca
     return Row(
         replicas=replicas,
         keys=keys,
-        share_percent=share_percent,
         calls=answered,
         service_us=round(service_s * 1e6 / answered, 1),
         redis_us=round(redis_s * 1e6 / answered, 2),
@@ -145,12 +141,10 @@ def plot(rows: list[Row], target: Path) -> None:
         ("local_percent", "decisions without a round trip, %"),
     )
     for each, (name, what) in zip(axes, told, strict=True):
-        for place, keys in enumerate(KEYS):
-            for share, style in ((0, "-"), (STANDING_PERCENT, "--")):
-                some = [row for row in rows if row.keys == keys and row.share_percent == share]
-                label = f"{keys:,} keys" + (f", share {share} %" if share else "")
-                heights = [getattr(row, name) for row in some]
-                each.plot([row.replicas for row in some], heights, style, marker="o", color=f"C{place}", label=label)
+        for keys in KEYS:
+            some = [row for row in rows if row.keys == keys]
+            heights = [getattr(row, name) for row in some]
+            each.plot([row.replicas for row in some], heights, marker="o", label=f"{keys:,} keys")
         each.set_xticks(REPLICAS)
         each.set_xlabel("replicas")
         each.set_ylabel(what)
@@ -173,10 +167,7 @@ def main() -> int:
         print(missing, file=sys.stderr)
         return 1
     with running_server() as redis:
-        rows = [
-            measure(redis, replicas, keys, share, options.calls)
-            for share, keys, replicas in itertools.product((0, STANDING_PERCENT), KEYS, REPLICAS)
-        ]
+        rows = [measure(redis, replicas, keys, options.calls) for keys, replicas in itertools.product(KEYS, REPLICAS)]
     tables.show("what a decision costs as replicas and keys grow", rows)
     machine.write(options.out / "replicas.json", {"rows": msgspec.to_builtins(rows)})
     if options.plot is not None:

@@ -57,7 +57,9 @@ class FaultProxy:
     ) -> None:
         assert self._listener is not None
         self._listener.close()
-        self.drop_connections()
+        # Whoever was accepted in this very turn begins, and is ended with the others.
+        await asyncio.sleep(0)
+        self.refuse()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,13 +101,18 @@ class FaultProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._writers.add(writer)
-        if self._refusing:
+        try:
+            if not self._refusing:
+                await self._forward(reader, writer)
+        finally:
             writer.transport.abort()
-            return
+            self._writers.discard(writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until either side ends."""
         try:
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
         except OSError:
-            writer.transport.abort()
             return
         self._writers.add(server_writer)
         pumps = (
@@ -115,12 +122,11 @@ class FaultProxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            server_writer.transport.abort()
+            self._writers.discard(server_writer)
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for each in (writer, server_writer):
-                each.transport.abort()
-                self._writers.discard(each)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way) -> None:
         with contextlib.suppress(OSError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from ratelimit_service.assembly.store_watch import StoreWatch
-from ratelimit_service.quota.health import MemoryLevel, SharedLevel, StoresHealth, all_health, store_health
+from ratelimit_service.quota.health import MemoryLevel, SharedLevel, StoreHealth, StoresHealth, all_health, store_health
 from support.virtual_time import run_virtually
 
 AWAY = store_health(l2=SharedLevel(("redis:6379: refused",)))
@@ -26,9 +27,9 @@ class Said:
         self.lines.append(("warning", event, fields))
 
 
-def told(*looks: list[tuple[str, object]]) -> list[tuple[str, str, dict[str, object]]]:
+def told(*looks: Sequence[tuple[str, StoreHealth]]) -> list[tuple[str, str, dict[str, object]]]:
     said = Said()
-    coming: list[StoresHealth] = [all_health(look) for look in looks]  # type: ignore[arg-type]
+    coming = [all_health(look) for look in looks]
     watch = StoreWatch(lambda: coming.pop(0), said)
     for _ in looks:
         watch.look()
