@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.translators.build import BUILT
+from e2e.translators.build import is_current
 from examples.demo.stage import envoy_binary
 from examples.demo.upstream import upstream
 from ratelimit_service.assembly.transports import TRANSPORTS
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _left_out(item: pytest.Item) -> str:
     """What would make the test run, empty: it runs."""
     marker = item.get_closest_marker("translators")
-    if marker is not None and not BUILT[marker.args[0]].exists():
+    if marker is not None and not is_current(marker.args[0]):
         return "`make translators` builds what it needs"
     if item.get_closest_marker("long") is not None and os.environ.get("TIDEGATE_LONG") != "all":
         return "TIDEGATE_LONG=all runs it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from e2e.support.envoy import Envoy, envoy
 from e2e.support.service import service
 from e2e.support.translators import dump, envoy_gateway, runnable
 from ratelimit_service.cli.render import render
+from support.certificates import Authority
 
 pytestmark = pytest.mark.translators("envoy-gateway")
 
@@ -76,9 +78,39 @@ def policy(name: str, target: Mapping[str, str], match: Sequence[Mapping[str, An
     }
 
 
+MORE = [
+    each
+    for each in yaml.safe_load_all("""
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: eg
+  listeners:
+  - name: https
+    port: 8443
+    protocol: HTTPS
+    hostname: "*.example.com"
+    tls: {mode: Terminate, certificateRefs: [{name: edge-tls}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: orders, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [grpc.example.com]
+  rules:
+  - {name: place, matches: [{method: {service: shop.Orders, method: Place}}], backendRefs: [{name: up, port: 3000}]}
+  - {matches: [{method: {service: shop.Orders}}], backendRefs: [{name: up, port: 3000}]}
+""")
+    if each
+]
+"""A listener with TLS, and a route of gRPC calls on it."""
+
 ON_GATEWAY = policy("edge", {"kind": "Gateway", "name": "edge"}, EVERYONE, 3)
 ON_INNER = policy("inner", {"kind": "Gateway", "name": "edge", "sectionName": "inner"}, EVERYONE, 1)
 ON_ROUTE = policy("api", {"kind": "HTTPRoute", "name": "api"}, USER, 2)
+ON_CALLS = policy("orders", {"kind": "GRPCRoute", "name": "orders", "sectionName": "place"}, USER, 2)
 ON_RULE = policy("pay", {"kind": "HTTPRoute", "name": "api", "sectionName": "pay"}, USER, 1)
 
 
@@ -89,15 +121,23 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def standing(folder: Path, policies: list[Object], scheme: str, upstream_port: int) -> Iterator[Envoy]:
+def standing(
+    folder: Path,
+    policies: list[Object],
+    scheme: str,
+    upstream_port: int,
+    *,
+    cluster: Sequence[Object] = CLUSTER,
+    listener: str = "",
+) -> Iterator[Envoy]:
     """The Gateway under Envoy Gateway's translation, with what is rendered for the policies."""
     with service(folder, policies, "native") as asked:
-        file = dump(folder / "manifests.yaml", [*CLUSTER, *policies])
+        file = dump(folder / "manifests.yaml", [*cluster, *policies])
         arguments = ["envoy-gateway", str(file), "--names", scheme, "--service", f"127.0.0.1:{asked.grpc_port}"]
         done = CliRunner().invoke(render, arguments, catch_exceptions=False)
         assert done.exit_code == 0, done.output
-        found = envoy_gateway(folder, [*CLUSTER, *yaml.safe_load_all(done.stdout)], second_scheme=scheme == "port")
-        with envoy(folder, runnable(found, SCHEMES[scheme], upstream_port)) as asking:
+        found = envoy_gateway(folder, [*cluster, *yaml.safe_load_all(done.stdout)], second_scheme=scheme == "port")
+        with envoy(folder, runnable(found, listener or SCHEMES[scheme], upstream_port)) as asking:
             yield asking
             assert asking.stat("ratelimit.error") == 0
 
@@ -129,3 +169,28 @@ def test_levels_count_together(scheme: str, tmp_path: Path, upstream_port: int) 
     with standing(tmp_path, [ON_INNER], scheme, upstream_port) as asking:
         assert statuses(asking, "/api", "ann", 3) == [200, 200, 200]
         assert statuses(asking, "/api", "ann", 2, ORG) == [200, 429]
+
+
+def test_calls_on_a_listener_with_tls_are_limited(scheme: str, tmp_path: Path, upstream_port: int) -> None:
+    """A GRPCRoute's rule under a policy of its own, and an HTTPRoute beside it under the Gateway's.
+
+    The route table has another name than without TLS; the TLS itself is left out here.
+    """
+    cert, key = (base64.b64encode(path.read_bytes()).decode() for path in Authority(tmp_path).issue("edge"))
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": "edge-tls", "namespace": "shop"},
+        "data": {"tls.crt": cert, "tls.key": key},
+    }
+    cluster = [*(each for each in CLUSTER if each["kind"] != "Gateway"), secret, *MORE]
+    listener = "shop/edge/https" if scheme == "listener" else "tcp-8443"
+    call = {"x-user": "ann", "host": "grpc.example.com", "content-type": "application/grpc", "content-length": "0"}
+    policies = [ON_CALLS, policy("edge", {"kind": "Gateway", "name": "edge"}, EVERYONE, 6)]
+    with standing(tmp_path, policies, scheme, upstream_port, cluster=cluster, listener=listener) as asking:
+        placed = [get(asking.address, "/shop.Orders/Place", call, method="POST") for _ in range(3)]
+        listed = [get(asking.address, "/shop.Orders/List", call, method="POST") for _ in range(2)]
+        assert [each.headers.get("grpc-status") for each in placed] == [None, None, "8"]
+        assert [each.headers.get("grpc-status") for each in listed] == [None, None]
+        assert statuses(asking, "/api", "ann", 3) == [200, 200, 429]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from e2e.support.envoy import Envoy, envoy
 from e2e.support.service import service
 from e2e.support.translators import Resources, dump, istio, runnable
 from ratelimit_service.cli.render import render
+from support.certificates import Authority
 
 pytestmark = pytest.mark.translators("istio")
 
@@ -188,3 +190,95 @@ def test_without_our_filters_everything_passes(tmp_path: Path, upstream_port: in
     with envoy(tmp_path, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
         assert statuses(asking, "/api", ANN, 5) == [200] * 5
     assert "tidegate" not in str(found)
+
+
+def test_a_policy_on_a_grpc_route_limits_its_calls(tmp_path: Path, upstream_port: int) -> None:
+    """RESOURCE_EXHAUSTED (8) for the third; other calls and an HTTPRoute beside it go on."""
+    orders = loaded("""
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: orders, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [grpc.example.com]
+  rules:
+  - {name: place, matches: [{method: {service: shop.Orders, method: Place}}], backendRefs: [{name: up, port: 3000}]}
+  - {matches: [{method: {service: shop.Orders}}], backendRefs: [{name: up, port: 3000}]}
+""")
+    target = {"kind": "GRPCRoute", "name": "orders", "sectionName": "place"}
+    policies = [policy("orders", {"targetRefs": [target]}, "per-user", USER, 2)]
+    call = {"x-user": "ann", "host": "grpc.example.com", "content-type": "application/grpc", "content-length": "0"}
+    with service(tmp_path, policies, "native") as asked:
+        manifests = [*GATEWAY_API, *orders]
+        filters = rendered(tmp_path, [*manifests, *policies], asked.grpc_port)
+        objects = [*SERVICES, *manifests]
+        found = istio(tmp_path, config=filters, objects=objects, namespace="shop", labels=LABELS, routes=5)
+        with envoy(tmp_path, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
+            placed = [get(asking.address, "/shop.Orders/Place", call, method="POST") for _ in range(3)]
+            listed = [get(asking.address, "/shop.Orders/List", call, method="POST") for _ in range(3)]
+            assert [each.headers.get("grpc-status") for each in placed] == [None, None, "8"]
+            assert [each.headers.get("grpc-status") for each in listed] == [None] * 3
+            assert statuses(asking, "/api", ANN, 3) == [200] * 3
+
+
+def test_a_listener_with_tls_is_limited(tmp_path: Path, upstream_port: int) -> None:
+    """Istio calls its route table otherwise; what is rendered finds it. Its TLS itself is left out here."""
+    cert, key = Authority(tmp_path).issue("edge", dns="shop.example.com")
+    gateway, route = [dict(each) for each in GATEWAY_API if each["kind"] in ("Gateway", "HTTPRoute")]
+    listener = {
+        "name": "https", "port": 443, "protocol": "HTTPS", "hostname": "*.example.com",
+        "tls": {"mode": "Terminate", "certificateRefs": [{"name": "edge-tls"}]},
+    }  # fmt: skip
+    gateway["spec"] = {**gateway["spec"], "listeners": [listener]}
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": "edge-tls", "namespace": "shop"},
+        "data": {
+            "tls.crt": base64.b64encode(cert.read_bytes()).decode(),
+            "tls.key": base64.b64encode(key.read_bytes()).decode(),
+        },
+    }
+    edge = [dict(each) for each in SERVICES]
+    edge[1]["spec"] = {**edge[1]["spec"], "ports": [{"name": "https", "port": 443, "targetPort": 443}]}
+    policies = [ON_GATEWAY, ON_ROUTE]
+    with service(tmp_path, policies, "native") as asked:
+        manifests = [GATEWAY_API[0], gateway, route]
+        filters = rendered(tmp_path, [*manifests, *policies], asked.grpc_port)
+        objects = [*edge, secret, *manifests]
+        found = istio(tmp_path, config=filters, objects=objects, namespace="shop", labels=LABELS, routes=3)
+        with envoy(tmp_path, runnable(found, "0.0.0.0_443", upstream_port)) as asking:
+            assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
+            assert statuses(asking, "/api", BOB, 2) == [200, 429]
+
+
+def test_a_sidecar_limits_what_comes_in(tmp_path: Path, upstream_port: int) -> None:
+    """A policy that selects the workload; nothing is asked for what goes out."""
+    workload = loaded("""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web.shop.svc.cluster.local]
+  addresses: [10.0.0.9]
+  ports: [{number: 3000, name: http, protocol: HTTP}]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  endpoints: [{address: 10.10.0.1, labels: {app: web}}]
+""")
+    policies = [policy("web", {"workloadSelector": {"matchLabels": {"app": "web"}}}, "per-user", USER, 2)]
+    with service(tmp_path, policies, "native") as asked:
+        config = [*workload, *rendered(tmp_path, policies, asked.grpc_port)]
+        found = istio(
+            tmp_path, config=config, objects=SERVICES, namespace="shop", labels={"app": "web"}, routes=1,
+            sidecar="10.10.0.1",
+        )  # fmt: skip
+        inbound = runnable(found, "virtualInbound", upstream_port, chain_port=3000)
+        with envoy(tmp_path, inbound) as asking:
+            assert statuses(asking, "/", ANN, 3) == [200, 200, 429]
+            assert statuses(asking, "/", BOB, 1) == [200]
+            assert asking.stat("ratelimit.error") == 0
+    outbound = [each for each in found["listeners"] if each["name"] != "virtualInbound"]
+    assert outbound
+    assert "filters.http.ratelimit" not in str(outbound)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from click.testing import CliRunner
 from e2e.api.conftest import install
 from e2e.cluster.build import CACHE, MissingBinaries, find
 from e2e.support.api_server import NAMESPACE, ApiServer, api_server
+from e2e.support.caller import get
+from e2e.support.envoy import Config, Envoy, envoy
 from e2e.support.kube import Kube, condition
 from e2e.support.meshes import (
     ENVOY_GATEWAY,
@@ -36,6 +40,9 @@ from e2e.support.meshes import (
 )
 from e2e.support.operators import operator
 from e2e.support.processes import eventually
+from e2e.support.service import service
+from e2e.support.told_envoy import Told, traffic
+from e2e.support.translators import istio, runnable
 from ratelimit_service.cli.main import main
 
 SERVICE = f"tidegate.{NAMESPACE}.svc.cluster.local:8081"
@@ -258,6 +265,95 @@ def test_what_nobody_wants_is_swept(mesh_kube: Kube) -> None:
         }
         kube.apply(left).good()
     eventually("the sweep", lambda: set(filters_in(kube, "swept")) == {"theirs"}, 60)
+
+
+BACKENDS = """
+apiVersion: v1
+kind: Service
+metadata: {name: up, namespace: leave}
+spec: {clusterIP: 10.0.0.7, ports: [{name: http, port: 80, targetPort: 80, protocol: TCP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: edge-istio, namespace: leave}
+spec:
+  clusterIP: 10.0.0.8
+  selector: {gateway.networking.k8s.io/gateway-name: edge}
+  ports: [{name: http, port: 80, targetPort: 80, protocol: TCP}]
+"""
+"""What the Gateway and its route lead to."""
+
+
+def _bare(manifest: Manifest) -> Manifest:
+    """A manifest as its author writes it."""
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace") if key in manifest["metadata"]}
+    return {**{key: manifest[key] for key in ("apiVersion", "kind", "spec")}, "metadata": metadata}
+
+
+def detach(mesh: ApiServer) -> tuple[int, str]:
+    """Exit code and output of `tidegate-operator detach`."""
+    config = str(mesh.kubeconfig("operator"))
+    done = subprocess.run(
+        [sys.executable, "-m", "ratelimit_operator", "--kubeconfig", config, "detach"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def _asks_no_more(asking: Envoy, seen: Sequence[int]) -> bool:
+    """Twenty answers more, and not one of them was asked for; without a service each asking is counted as let pass."""
+    before, count = asking.stat("ratelimit.failure_mode_allowed"), len(seen)
+    eventually("more traffic", lambda: len(seen) > count + 20, 60)
+    return asking.stat("ratelimit.failure_mode_allowed") == before
+
+
+@pytest.mark.translators("istio")
+def test_detaching_under_traffic_leaves_envoy_answering(
+    mesh: ApiServer, mesh_kube: Kube, upstream_port: int, tmp_path: Path
+) -> None:
+    """What the operator wrote limits through Istio's translation; then the service goes, then what was written.
+
+    One Envoy all the while, told by files as by istiod, and every answer of it is 200 or a rightful 429.
+    """
+    kube = mesh_kube
+    levels(kube, "leave")
+    kube.apply(with_spec("edge", "leave", targetRefs=[EDGE], rules=[rule("flood", requests=3)])).good()
+    eventually("the filter", lambda: "tidegate-edge" in filters_in(kube, "leave"), 60)
+    written = (gateway_class("istio", ISTIO), gateway("edge", namespace="leave"), route("api", namespace="leave"))
+    objects = [*yaml.safe_load_all(BACKENDS), *(_bare(kube.read(each)) for each in written)]
+    policies = [with_spec("edge", "leave", targetRefs=[EDGE], rules=[rule("flood", requests=3)])]
+    ann = {"x-user": "ann", "host": "shop.example.com"}
+    named = {"name": "tidegate-settings", "namespace": NAMESPACE}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": named}
+
+    with service(tmp_path, policies, "native") as asked:
+
+        def translated() -> Config:
+            filters = [_bare(each) for each in filters_in(kube, "leave").values()]
+            labels = {"gateway.networking.k8s.io/gateway-name": "edge"}
+            found = istio(tmp_path, config=filters, objects=objects, namespace="leave", labels=labels, routes=1)
+            return runnable(found, "0.0.0.0_80", upstream_port, service_port=asked.grpc_port)
+
+        told = Told(tmp_path, translated())
+        with envoy(tmp_path, told.bootstrap) as asking:
+            assert [get(asking.address, "/", ann).status for _ in range(5)] == [200, 200, 200, 429, 429]
+            asked.process.stop()
+            eventually("Envoy to let pass", lambda: get(asking.address, "/", ann).status == 200, 60)
+            assert [get(asking.address, "/", ann).status for _ in range(20)] == [200] * 20
+
+            with traffic(asking.address, ann) as seen:
+                # Without the settings a running operator cannot be told, and that is said.
+                code, told_why = detach(mesh)
+                assert (code, "operator writer runs and cannot be told" in told_why) == (2, True), told_why
+                kube.apply(settings).good()
+                code, told_why = detach(mesh)
+                assert (code, "none left" in told_why) == (0, True), told_why
+                assert filters_in(kube, "leave") == {}
+                told.tell(translated())
+                eventually("Envoy to ask no more", lambda: _asks_no_more(asking, seen), 60)
+            assert set(seen) == {200}
+    kube.delete(settings)
+    eventually("the filter again", lambda: "tidegate-edge" in filters_in(kube, "leave"), 60)
 
 
 def test_kinds_that_are_removed_are_told_and_come_back(mesh_kube: Kube) -> None:

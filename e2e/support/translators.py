@@ -36,8 +36,9 @@ def istio(
     namespace: str,
     labels: Mapping[str, str],
     routes: int,
+    sidecar: str = "",
 ) -> Resources:
-    """What istiod would send to a gateway.
+    """What istiod would send to a gateway, or to a sidecar.
 
     Args:
         folder: For files.
@@ -46,6 +47,7 @@ def istio(
         namespace: Of the gateway's pod.
         labels: Of the gateway's pod.
         routes: How many routes are awaited.
+        sidecar: Address of the workload that the sidecar is of, empty: it is a gateway.
     """
     out = folder / "istio.jsonl"
     environment = {
@@ -54,6 +56,7 @@ def istio(
         "TIDEGATE_NAMESPACE": namespace,
         "TIDEGATE_LABELS": json.dumps(labels),
         "TIDEGATE_ROUTES": str(routes),
+        "TIDEGATE_SIDECAR": sidecar,
         "TIDEGATE_OUT": str(out),
     }
     command = [str(ISTIO), "-test.run", "^TestTranslate$"]
@@ -103,23 +106,33 @@ def _messages(value: object) -> Iterable[dict[str, Any]]:
             yield from _messages(each)
 
 
-def runnable(found: Resources, listener: str, upstream_port: int) -> Config:
+def runnable(
+    found: Resources, listener: str, upstream_port: int, *, chain_port: int = 0, service_port: int = 0
+) -> Config:
     """A static configuration of one of the listeners, on a free port of loopback.
 
-    What a stock Envoy lacks is left out (Istio's own filters, telemetry), backends are the test's upstream, and the
-    filter under test waits longer; it and its cluster are otherwise as they were translated.
+    What a stock Envoy lacks is left out (Istio's own filters, telemetry, TLS of clients), backends are the test's
+    upstream, and the filter under test waits longer; it and its cluster are otherwise as they were translated.
+
+    Args:
+        found: What was translated.
+        listener: Its name.
+        upstream_port: Of the test's upstream.
+        chain_port: The filter chain for this destination port, 0: the first.
+        service_port: Where the service is in place of its name in the cluster, 0: where the cluster says.
     """
     (chosen,) = (each for each in found["listeners"] if each["name"] == listener)
     chains = [*chosen.get("filterChains", []), *filter(None, [chosen.get("defaultFilterChain")])]
     managers = [
         each["typedConfig"]
         for chain in chains
+        if chain_port in (0, chain.get("filterChainMatch", {}).get("destinationPort"))
         for each in chain["filters"]
         if each["name"] == "envoy.filters.network.http_connection_manager"
     ]
     manager = _manager(managers[0], found["routes"])
     used = _clusters(manager)
-    clusters = [each for each in found["clusters"] if each["name"].startswith("tidegate")]
+    clusters = [_reached(each, service_port) for each in found["clusters"] if each["name"].startswith("tidegate")]
     known = {each["name"] for each in clusters}
     network = {"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}
     return {
@@ -131,9 +144,20 @@ def runnable(found: Resources, listener: str, upstream_port: int) -> Config:
     }
 
 
+def _reached(cluster: Mapping[str, Any], service_port: int) -> dict[str, Any]:
+    if not service_port:
+        return dict(cluster)
+    endpoints = [{"lbEndpoints": [{"endpoint": {"address": address(service_port)}}]}]
+    assignment = {"clusterName": cluster["name"], "endpoints": endpoints}
+    return {**cluster, "type": "STATIC", "loadAssignment": assignment}
+
+
 def _manager(manager: Mapping[str, Any], tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    table = manager["rds"]["routeConfigName"]
-    (routes,) = (each for each in tables if each["name"] == table)
+    if "rds" in manager:
+        table = manager["rds"]["routeConfigName"]
+        (routes,) = (each for each in tables if each["name"] == table)
+    else:
+        table, routes = "inbound", manager["routeConfig"]
     for host in routes["virtualHosts"]:
         for route in host.get("routes", []):
             own = route.pop("typedPerFilterConfig", {})

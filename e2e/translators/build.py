@@ -7,6 +7,7 @@ that a real Envoy obeys. Not: a whole Istio or a whole Envoy Gateway.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -35,16 +36,41 @@ def _run(command: list[str], folder: Path, **environment: str) -> None:
     subprocess.run(["nice", "-n", "10", *command], cwd=folder, env={**os.environ, **environment}, check=True)
 
 
+def is_current(name: str) -> bool:
+    """Whether a translator is there and made of the sources that are here."""
+    stamp = _stamp(BUILT[name])
+    return BUILT[name].exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == _sources(name)
+
+
+def _stamp(binary: Path) -> Path:
+    return binary.with_suffix(".sources")
+
+
+def _sources(name: str) -> str:
+    """What a binary is made of, so that a changed recipe is built anew."""
+    recipe = sorted((HERE / "istio").glob("*")) if name == "istio" else []
+    text = b"".join(path.read_bytes() for path in recipe) or f"{EG_VERSION}{_SCHEME}".encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+def _keep(draft: Path, name: str) -> None:
+    """Put a binary in its place whole: a test may be running the one that is there."""
+    draft.rename(BUILT[name])
+    _stamp(BUILT[name]).write_text(_sources(name), encoding="utf-8")
+
+
 def build_istio() -> None:
     """The translation of istiod as a test binary."""
-    if not ISTIO.exists():
+    if not is_current("istio"):
         ISTIO.parent.mkdir(parents=True, exist_ok=True)
-        _run(["go", "test", "-c", "-o", str(ISTIO), "."], HERE / "istio", GOFLAGS="-mod=mod")
+        draft = ISTIO.with_suffix(f".{os.getpid()}")
+        _run(["go", "test", "-c", "-o", str(draft), "."], HERE / "istio", GOFLAGS="-mod=mod")
+        _keep(draft, "istio")
 
 
 def build_envoy_gateway() -> None:
     """egctl, with a switch for the second scheme of names in the environment: EG_XDS_NAME_SCHEME_V2=true."""
-    if ENVOY_GATEWAY.exists():
+    if is_current("envoy-gateway"):
         return
     source = CACHE / "src" / f"envoy-gateway-{EG_VERSION}"
     if not source.exists():
@@ -60,12 +86,15 @@ def build_envoy_gateway() -> None:
         asked = f'\tif os.Getenv("EG_XDS_NAME_SCHEME_V2") == "true" {{\n\t\treturn true\n\t}}\n{_SCHEME}'
         text = text.replace(_SCHEME, asked).replace("import (\n", 'import (\n\t"os"\n', 1)
         translator.write_text(text, encoding="utf-8")
+    ENVOY_GATEWAY.parent.mkdir(parents=True, exist_ok=True)
+    draft = ENVOY_GATEWAY.with_suffix(f".{os.getpid()}")
     _run(
-        ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(ENVOY_GATEWAY), "./cmd/egctl"],
+        ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(draft), "./cmd/egctl"],
         source,
         CGO_ENABLED="0",
         GOFLAGS="-mod=mod",
     )
+    _keep(draft, "envoy-gateway")
 
 
 if __name__ == "__main__":

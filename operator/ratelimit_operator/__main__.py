@@ -13,7 +13,7 @@ import click
 from ratelimit_operator.app import Operator
 from ratelimit_operator.cluster.access import Access, NoAccess
 from ratelimit_operator.cluster.api_server import ApiFailure, ApiServer
-from ratelimit_operator.cluster.filter_keeper import detach
+from ratelimit_operator.cluster.filter_keeper import CannotBeTold, detach
 from ratelimit_operator.flags import FLAGS, InvalidOptions, Options, decode_options
 from ratelimit_operator.logs import configure
 from ratelimit_operator.xds.server import CannotListen
@@ -80,7 +80,7 @@ def detach_command(options: Options) -> None:
     """
     try:
         removed = asyncio.run(_detach(options))
-    except (NoAccess, ApiFailure) as error:
+    except (NoAccess, ApiFailure, CannotBeTold) as error:
         _refuse([str(error)])
     except TimeoutError:
         _refuse(["EnvoyFilters come back: an operator writes them; end it, or give it --istio=false"])

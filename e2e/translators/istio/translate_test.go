@@ -26,6 +26,7 @@ import (
 
 // TestTranslate reads TIDEGATE_CONFIG (Istio's kinds) and TIDEGATE_OBJECTS (Kubernetes' and Gateway API's kinds),
 // for a gateway in TIDEGATE_NAMESPACE with the labels of TIDEGATE_LABELS (a JSON object),
+// or for the sidecar of a workload at TIDEGATE_SIDECAR (its address),
 // and writes to TIDEGATE_OUT once as many routes as TIDEGATE_ROUTES are there.
 func TestTranslate(t *testing.T) {
 	out := os.Getenv("TIDEGATE_OUT")
@@ -56,9 +57,13 @@ func TestTranslate(t *testing.T) {
 		})
 	}
 	namespace := os.Getenv("TIDEGATE_NAMESPACE")
+	kind, ip := model.Router, "1.1.1.1"
+	if address := os.Getenv("TIDEGATE_SIDECAR"); address != "" {
+		kind, ip = model.SidecarProxy, address
+	}
 	proxy := func() *model.Proxy {
 		return s.SetupProxy(&model.Proxy{
-			Type: model.Router, IPAddresses: []string{"1.1.1.1"}, Labels: labels, ConfigNamespace: namespace,
+			Type: kind, IPAddresses: []string{ip}, Labels: labels, ConfigNamespace: namespace,
 			Metadata: &model.NodeMetadata{Namespace: namespace, Labels: labels},
 		})
 	}

@@ -7,7 +7,6 @@ operator left behind, or what is switched off, is swept by the next one. Only th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,7 +14,9 @@ import structlog
 
 from ratelimit_operator.api.objects import MANAGER
 from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ENVOY_FILTERS, ApiFailure, ApiServer
+from ratelimit_operator.cluster.lease import living_holder
 from ratelimit_operator.plan.index import key_of
+from ratelimit_service.errors import TidegateError
 
 CONTROLLER_LABEL: Final = "tidegate.dev/controller"
 """Whose an EnvoyFilter is."""
@@ -31,6 +32,10 @@ _QUIET_S: Final = 1.0
 
 Filters = Mapping[str, Mapping[str, object]]
 """Manifests by `<namespace>/<name>`."""
+
+
+class CannotBeTold(TidegateError):
+    """An operator runs that would write again; the message says which, and why it cannot be told."""
 
 
 class FilterKeeper:
@@ -140,7 +145,8 @@ async def detach(
 
     Raises:
         ApiFailure: The API server refuses.
-        TimeoutError: They come back: an operator runs that cannot be told.
+        CannotBeTold: An operator holds the Lease, and the settings cannot be written.
+        TimeoutError: They come back all the same.
     """
     settings = {
         "apiVersion": "v1",
@@ -148,9 +154,17 @@ async def detach(
         "metadata": {"name": SETTINGS_CONFIG_MAP, "namespace": namespace},
         "data": {"attachment": "Off"},
     }
-    # Without leave to write them, or without settings, there may still be no operator that writes.
-    with contextlib.suppress(ApiFailure):
+    try:
         await api.apply(CONFIG_MAPS.url(namespace, SETTINGS_CONFIG_MAP), settings, f"{MANAGER}/{controller}/detach")
+    except ApiFailure as failure:
+        # No matter where nobody writes; an operator would, at its next look, long after this has ended.
+        holder = await living_holder(api, namespace)
+        if holder:
+            message = (
+                f"operator {holder} runs and cannot be told to write no more: {failure}; create the ConfigMap "
+                f"{namespace}/{SETTINGS_CONFIG_MAP}, empty, or end the operator first"
+            )
+            raise CannotBeTold(message) from failure
     removed: set[str] = set()
     async with asyncio.timeout(patience_s):
         while there := await written(api, controller, places):

@@ -17,6 +17,9 @@ from ratelimit_operator.plan.election import RETRY_S, Election, Record, Step
 LEASE_NAME: Final = "tidegate-operator"
 """Name of the Lease in the release's namespace."""
 
+_LOOK_S: Final = 0.5
+"""Between two looks at somebody else's Lease."""
+
 
 class _Spec(msgspec.Struct, rename="camel"):
     holder_identity: str | None = None
@@ -151,3 +154,31 @@ class LeaseKeeper:
             self._held = held
             self._log.info("lease won" if held else "lease lost", identity=self._election.identity)
             self._on_change(held)
+
+
+async def living_holder(api: ApiServer, namespace: str) -> str:
+    """Identity of an operator that holds the Lease of a release and renews it, empty: none does.
+
+    Waits for a renewal, at the longest for as long as the Lease lasts.
+
+    Raises:
+        ApiFailure: The Lease cannot be read.
+    """
+    first: _Spec | None = None
+    while True:
+        try:
+            body = await api.get(LEASES.url(namespace, LEASE_NAME))
+        except ApiFailure as failure:
+            if failure.code == 404:
+                return ""
+            raise
+        spec = msgspec.json.decode(body, type=_Lease).spec
+        if first is None:
+            first, until_s = spec, time.monotonic() + spec.lease_duration_seconds
+        if not spec.holder_identity:
+            return ""
+        if (spec.holder_identity, spec.renew_time) != (first.holder_identity, first.renew_time):
+            return spec.holder_identity
+        if time.monotonic() > until_s:
+            return ""
+        await asyncio.sleep(_LOOK_S)
