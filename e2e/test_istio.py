@@ -110,10 +110,11 @@ ON_ROUTE = policy("api", {"targetRefs": [{"kind": "HTTPRoute", "name": "api"}]},
 ON_RULE = policy("pay", {"targetRefs": [{"kind": "HTTPRoute", "name": "api", "sectionName": "pay"}]}, "pay", USER, 1)
 
 
-def rendered(folder: Path, objects: Sequence[Object], port: int) -> list[Object]:
+def rendered(folder: Path, objects: Sequence[Object], port: int, *more: str) -> list[Object]:
     """`tidegate render istio`."""
     file = dump(folder / "manifests.yaml", objects)
-    done = CliRunner().invoke(render, ["istio", str(file), "--service", f"127.0.0.1:{port}"], catch_exceptions=False)
+    words = ["istio", str(file), "--service", f"127.0.0.1:{port}", *more]
+    done = CliRunner().invoke(render, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return loaded(done.stdout)
 
@@ -251,6 +252,20 @@ def test_a_listener_with_tls_is_limited(tmp_path: Path, upstream_port: int) -> N
         with envoy(tmp_path, runnable(found, "0.0.0.0_443", upstream_port)) as asking:
             assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
             assert statuses(asking, "/api", BOB, 2) == [200, 429]
+
+
+def test_tls_to_the_service_comes_through(tmp_path: Path, upstream_port: int) -> None:
+    """The cluster is Envoy's as it was rendered: Istio adds no TLS of its own to it."""
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("service")
+    with service(tmp_path, [ON_ROUTE], "native", ["--grpc-tls-cert", str(cert), "--grpc-tls-key", str(key)]) as asked:
+        manifests = [*GATEWAY_API, ON_ROUTE]
+        filters = rendered(tmp_path, manifests, asked.grpc_port, "--service-ca", str(authority.ca_path))
+        objects = [*SERVICES, *GATEWAY_API]
+        found = istio(tmp_path, config=filters, objects=objects, namespace="shop", labels=LABELS, routes=3)
+        with envoy(tmp_path, runnable(found, "0.0.0.0_80", upstream_port)) as asking:
+            assert statuses(asking, "/api", ANN, 3) == [200, 200, 429]
+            assert asking.stat("ratelimit.error") == 0
 
 
 def test_a_sidecar_limits_what_comes_in(tmp_path: Path, upstream_port: int) -> None:

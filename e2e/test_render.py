@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from e2e.support.caller import get
 from e2e.support.envoy import Envoy, envoy
@@ -18,6 +19,8 @@ from e2e.support.processes import eventually
 from e2e.support.rendered import set_objects, whole
 from e2e.support.service import Service, service
 from examples.demo.stage import envoy_binary
+from ratelimit_service.cli.render import render
+from support.certificates import Authority
 from support.golden_sets import FOLDER, NAMES, SETS
 
 Step = tuple[int, str, Mapping[str, str], list[int]]
@@ -186,6 +189,26 @@ def test_answers_carry_the_fields_that_a_policy_asks_for(tmp_path: Path, upstrea
         answer = get(asking.address, headers=ANN)
 
     assert answer.headers["ratelimit"].startswith('"per-user";r=1')
+
+
+def test_the_service_is_asked_over_mutual_tls(tmp_path: Path, upstream_port: int) -> None:
+    """Envoy checks the service's address and shows a certificate; of another authority it trusts nothing."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    cert, key = authority.issue("service")
+    shown = dict(zip(("--service-cert", "--service-key"), map(str, authority.issue("envoy")), strict=True))
+    flags = ["--grpc-tls-cert", str(cert), "--grpc-tls-key", str(key), "--grpc-client-ca", str(authority.ca_path)]
+    manifests = [each for each in objects("header-any") if each["kind"] == "RateLimitPolicy"]
+    with service(tmp_path, manifests, "native", flags) as asked:
+        for trusted, errors in ((authority, False), (other, True)):
+            files = [word for pair in ({"--service-ca": str(trusted.ca_path)} | shown).items() for word in pair]
+            done = CliRunner().invoke(render, ["envoy", str(FOLDER / "sets" / "header-any.yaml"), *files])
+            assert done.exit_code == 0, done.output
+            made = yaml.safe_load(done.stdout)
+            config = whole(made, objects("header-any"), service_port=asked.grpc_port, upstream_port=upstream_port)
+            with envoy(tmp_path, config) as asking:
+                assert get(asking.address, headers=ANN).status == 200
+                assert (asking.stat("ratelimit.ok") == 1) is not errors
+                assert (asking.stat("ratelimit.error") == 1) is errors
 
 
 @pytest.mark.parametrize(("name", "without_service"), [("header-any", 200), ("service-error-deny", 500)])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final
 
 import click
+import msgspec
 import yaml
 
 from ratelimit_service.cli.manifests import Manifests, give_up, read_cluster, read_manifests, stop_if_refused
@@ -20,7 +22,7 @@ from ratelimit_service.policy.render.envoy_gateway import Names
 from ratelimit_service.policy.render.envoy_gateway import render_gateway as render_patch_policy
 from ratelimit_service.policy.render.istio import render_gateway as render_istio_gateway
 from ratelimit_service.policy.render.istio import render_workload
-from ratelimit_service.policy.render.parts import InvalidAddress, ServiceAddress
+from ratelimit_service.policy.render.parts import InvalidAddress, ServiceAddress, ServiceTls
 from ratelimit_service.policy.targets.coverage import Coverage
 from ratelimit_service.policy.targets.topology import Gateway
 
@@ -28,15 +30,30 @@ LOOPBACK: Final = "127.0.0.1:8081"
 IN_CLUSTER: Final = "tidegate.tidegate-system.svc.cluster.local:8081"
 
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _from_where(command: _Command) -> _Command:
-    """Give a command its paths, and the cluster in their place."""
+def _from_where(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command its paths, the cluster in their place, and TLS to the service."""
     paths = click.argument("paths", nargs=-1, metavar="PATH…|--cluster")
     cluster = click.option("--cluster", is_flag=True, help="Read what the API server holds, in place of files.")
     kubeconfig = click.option("--kubeconfig", default="", help="How to reach it.  [KUBECONFIG, else ~/.kube/config]")
-    return paths(cluster(kubeconfig(command)))
+    ca = click.option("--service-ca", default="", metavar="FILE", help="Speak TLS to it; of Envoy's files: its CAs.")
+    cert = click.option("--service-cert", default="", metavar="FILE", help="Certificate that Envoy shows it.")
+    key = click.option("--service-key", default="", metavar="FILE", help="And its key.")
+    return paths(cluster(kubeconfig(ca(cert(key(_secured(command)))))))
+
+
+def _secured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Put what is said of TLS into the service's address."""
+
+    @functools.wraps(command)
+    def secured(
+        *, service: ServiceAddress, service_ca: str, service_cert: str, service_key: str, **more: object
+    ) -> object:
+        if bool(service_cert) != bool(service_key) or (service_cert and not service_ca):
+            raise click.UsageError("--service-cert goes with --service-key, and both with --service-ca")
+        tls = ServiceTls(service_ca, service_cert, service_key) if service_ca else None
+        return command(service=msgspec.structs.replace(service, tls=tls), **more)
+
+    return secured
 
 
 def _read(paths: tuple[str, ...], cluster: bool, kubeconfig: str) -> Manifests:

@@ -18,6 +18,7 @@ TIMEOUT: Final = "0.02s"
 """How long Envoy waits for a verdict: its own default, twice what the service takes at the most."""
 
 FILTER_TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit"
+_UPSTREAM_TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MOST_PORT: Final = 65_535
 
@@ -26,11 +27,25 @@ class InvalidAddress(ValueError):
     """An address of the service that is not HOST:PORT."""
 
 
+class ServiceTls(msgspec.Struct, frozen=True):
+    """How Envoy speaks TLS to the service; paths are of Envoy's own file system.
+
+    Attributes:
+        ca: PEM file of the CAs that the service's certificate must be of; its name must be the service's host.
+        cert, key: PEM files of what Envoy shows, empty: nothing.
+    """
+
+    ca: str
+    cert: str = ""
+    key: str = ""
+
+
 class ServiceAddress(msgspec.Struct, frozen=True):
-    """Where Envoy finds the service."""
+    """Where Envoy finds the service; without `tls` it speaks plain HTTP/2."""
 
     host: str
     port: int
+    tls: ServiceTls | None = None
 
     @classmethod
     def parse(cls, text: str) -> ServiceAddress:
@@ -61,8 +76,10 @@ class ServiceAddress(msgspec.Struct, frozen=True):
 def cluster(service: ServiceAddress, name: str = CLUSTER) -> Config:
     """The cluster: gRPC, so HTTP/2; a name is looked up again and again, and every address of it is used."""
     address = {"socket_address": {"address": service.host, "port_value": service.port}}
+    secured: Config = {} if service.tls is None else {"transport_socket": _tls(service, service.tls)}
     return {
         "name": name,
+        **secured,
         "type": "STATIC" if service.is_literal else "STRICT_DNS",
         "connect_timeout": "0.25s",
         "lb_policy": "ROUND_ROBIN",
@@ -77,6 +94,24 @@ def cluster(service: ServiceAddress, name: str = CLUSTER) -> Config:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
+
+
+def _tls(service: ServiceAddress, tls: ServiceTls) -> Config:
+    """Envoy checks no name unless it is told one, so the host is."""
+    kind = "IP_ADDRESS" if service.is_literal else "DNS"
+    context: Config = {
+        "alpn_protocols": ["h2"],
+        "validation_context": {
+            "trusted_ca": {"filename": tls.ca},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": service.host}}],
+        },
+    }
+    if tls.cert:
+        shown = {"certificate_chain": {"filename": tls.cert}, "private_key": {"filename": tls.key}}
+        context["tls_certificates"] = [shown]
+    named = {} if service.is_literal else {"sni": service.host}
+    typed = {"@type": _UPSTREAM_TLS, **named, "common_tls_context": context}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": typed}
 
 
 def http_filter(

@@ -244,3 +244,27 @@ def test_what_envoy_refuses_by_itself_is_foreseen() -> None:
         "requests 2–4: answered 429 by Envoy itself, local limit of tidegate_policy=shop/edge user=ann",
     ]
     assert on_route.splitlines()[-2:] == ["requests 1–3: OK", "request 4: OVER_LIMIT, answered 429"]
+
+
+def test_envoy_speaks_tls_to_the_service_where_it_is_told_whom_to_trust() -> None:
+    """By the host's name or address; a certificate of its own goes with its key, and with the CAs."""
+    files = ("--service-ca", "/etc/ca.pem", "--service-cert", "/etc/e.crt", "--service-key", "/etc/e.key")
+    for text, kind, host, named in (
+        ("tidegate.svc:81", "DNS", "tidegate.svc", True),
+        ("[::1]:81", "IP_ADDRESS", "::1", False),
+    ):
+        done = run("render", "envoy", policy_set("header-any"), "--service", text, "--format", "json", *files)
+        (cluster,) = json.loads(done.output)["clusters"]
+        typed = cluster["transport_socket"]["typed_config"]
+        context = typed["common_tls_context"]
+
+        assert context["validation_context"] == {
+            "trusted_ca": {"filename": "/etc/ca.pem"},
+            "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": host}}],
+        }
+        assert context["tls_certificates"][0]["private_key"] == {"filename": "/etc/e.key"}
+        assert (typed.get("sni") == host) is named
+    alone = run("render", "envoy", policy_set("header-any"), *files[:2], "--format", "json")
+    half = run("render", "envoy", policy_set("header-any"), *files[:4])
+    assert "tls_certificates" not in alone.output
+    assert (half.exit_code, "--service-cert goes with --service-key" in half.output) == (2, True)
