@@ -95,9 +95,9 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
                 return
             host, _, port = proxy.server.address.partition(":")
             upstream = http.client.HTTPSConnection(host, int(port), context=context, timeout=600)
-            headers = {
-                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
-            }
+            # Bodies go on as they come, without their encoding: so nothing may be compressed.
+            dropped = ("host", "connection", "accept-encoding")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
             upstream.request(self.command, self.path, body, headers)
             response = upstream.getresponse()
             try:
