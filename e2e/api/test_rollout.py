@@ -121,6 +121,8 @@ def test_the_kill_switch_turns_under_load(api: ApiServer, kube: Kube, namespace:
     programmed(kube, manifest, 1)
     assert asked.admits(domain, user="ann") == 5
 
+    # An ended rollback leaves the ConfigMap behind, with nothing in it.
+    kubectl(api, "delete", "configmap", "-n", NAMESPACE, "tidegate-settings", "--ignore-not-found")
     with Load(asked, domain) as load:
         kubectl(api, "create", "configmap", "-n", NAMESPACE, "tidegate-settings", "--from-literal=enforcement=Shadow")
         try:
