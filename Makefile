@@ -30,7 +30,7 @@ test: setup ## every test but e2e, in random order, with the coverage gates
 
 e2e: setup ## a real Envoy, API server and Prometheus; then the chart on a real cluster of one node
 	@$(BIN)/python -m e2e.cluster.build
-	@$(BIN)/python -m pytest e2e --ignore e2e/cluster $(PYTEST)
+	@$(BIN)/python -m pytest $(if $(CI),--randomly-seed=1) e2e --ignore e2e/cluster $(PYTEST)
 	@$(MAKE) --no-print-directory e2e-cluster
 
 # The scenarios follow one another; TIDEGATE_E2E_KUBECONFIG names another cluster than the local node.

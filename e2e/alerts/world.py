@@ -24,7 +24,7 @@ from e2e.support.service import Service
 from e2e.support.service import service as one_service
 from examples.demo.upstream import upstream
 from support.fault_proxy import FaultProxy
-from support.redis_servers import RedisServer, running_server
+from support.redis_servers import RedisServer, free_port, running_server
 
 Manifest = dict[str, Any]
 
@@ -125,7 +125,9 @@ class World:
         self.first = self._service(stack, "first", *store)
         self.second = self._service(stack, "second", *store)
         self.alone = self._service(stack, "alone", "--store-max-keys", "50", "--metrics-max-series", "20")
-        self.edge = self._service(stack, "edge")
+        self._stack = stack
+        self._edge_port = free_port()
+        self.edge = self._edge()
         api = stack.enter_context(api_server(find(), _made(folder / "api")))
         install(api)
         # Profiles with stores of their own are for such namespaces.
@@ -136,7 +138,7 @@ class World:
         for manifest in self.kept:
             self.plane.apply(manifest)
         self.plane.settle()
-        self.front = stack.enter_context(_front(_made(folder / "envoy"), self.edge.grpc_port))
+        self.front = stack.enter_context(_front(_made(folder / "envoy"), self._edge_port))
         quick = folder / "rules.yaml"
         quick.write_text(quickened(RULES.read_text(encoding="utf-8")), encoding="utf-8")
         targets = {
@@ -156,6 +158,15 @@ class World:
 
     def _service(self, stack: ExitStack, name: str, *flags: str) -> Service:
         return stack.enter_context(one_service(_made(self.folder / name), POLICIES, "native", flags))
+
+    def _edge(self) -> Service:
+        # Its first address is free at every start, the second one is where Envoy looks.
+        return self._service(self._stack, "edge", "--grpc", f"127.0.0.1:{self._edge_port}")
+
+    def restart_edge(self) -> None:
+        """Start another service in the place of one that was killed."""
+        self.edge = self._edge()
+        self.prometheus.scrape("edge", [self.edge.admin])
 
     def firing(self, alert: str, seconds: float) -> bool:
         """Whether it has fired within the last seconds."""

@@ -116,8 +116,11 @@ def test_what_is_rendered_from_the_cluster_is_what_the_operator_writes(mesh: Api
     kube.apply(with_spec("api", "dry", targetRefs=[API], rules=[rule("per-user")])).good()
     selecting = with_spec("web", "dry", workloadSelector={"matchLabels": {"app": "web"}}, rules=[rule("per-web")])
     kube.apply(selecting).good()
-    # A tenant's override is nothing that an operator would take.
+    # A tenant's override is nothing that an operator would take, nor what would reach every namespace.
     kube.apply(with_spec("grab", "dry", targetRefs=[EDGE], overrides={"rules": [rule("flood")]})).good()
+    kube.namespace("istio-system")
+    everywhere = with_spec("every", "istio-system", workloadSelector={"matchLabels": {"app": "web"}}, rules=[rule("r")])
+    kube.apply(everywhere).good()
     eventually("the filters", lambda: set(filters_in(kube, "dry")) == {"tidegate-edge", "tidegate-web"}, 60)
     says(kube, selecting, "Attached")
     eventually("the route in it", lambda: asked_at(filters_in(kube, "dry")["tidegate-edge"], "pay"), 60)

@@ -11,7 +11,7 @@ import click
 import msgspec
 import yaml
 
-from ratelimit_service.cli.manifests import Manifests, give_up, read_cluster, read_manifests, stop_if_refused
+from ratelimit_service.cli.manifests import Manifests, give_up, read_cluster, read_manifests, stop_if_refused, tell
 from ratelimit_service.policy.documents import SourceFile, parse, plain
 from ratelimit_service.policy.manifest_compile import domain_of
 from ratelimit_service.policy.model import RESERVED_DOMAIN, RateLimitPolicy
@@ -126,10 +126,15 @@ def istio(
     made = [render_istio_gateway(each, coverage, service) for each in gateways]
     if gateway is None:
         selecting = [policy for policy in manifests.policies if policy.spec.workload_selector is not None]
-        made += [
+        workloads = [
             render_workload(policy, service, platform=manifests.is_platform(policy.metadata.namespace))
             for policy in selecting
         ]
+        if cluster:
+            # What the operator would not write is told and left out, as it does: files are refused whole instead.
+            tell([problem for each in workloads if not each.manifest for problem in each.problems])
+            workloads = [each for each in workloads if each.manifest]
+        made += workloads
     stop_if_refused([*coverage.problems(), *(problem for each in made for problem in each.problems)])
     write([each.manifest for each in made], style)
 
