@@ -181,7 +181,7 @@ def _replica_that_stands_still(world: World) -> Iterator[None]:
     finally:
         process.send(signal.SIGCONT)
     yield
-    world.plane.apply(policy("kept0", [rule("per-user", "user", 7)]))
+    world.plane.settle()
 
 
 @contextmanager

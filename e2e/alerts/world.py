@@ -32,6 +32,8 @@ LIST_INTERVAL: Final = "2s"
 """Of the operator; the quickened alert of stale watches waits for three of them."""
 GUARDED: Final = 12
 """Policies that the operator has: enough that losing most of them at once is held back."""
+QUICK_S: Final = 1.0
+"""Less than the quickened alert of slow propagation asks for."""
 UNMOUNTED: Final = "absent"
 """A secret of the namespace `shop` that the operator was told of and no replica has."""
 MANY_RULES: Final = 30
@@ -75,6 +77,7 @@ class ControlPlane:
         self._folder = folder
         self._stack = stack
         self._started = 0
+        self._changes = 0
         self.operator: Operator = self._start("127.0.0.1:0")
         self.replica: Replica = stack.enter_context(replica(folder, "follower", [self.operator.xds]))
 
@@ -92,10 +95,19 @@ class ControlPlane:
         return self._stack.enter_context(started)
 
     def settle(self) -> None:
-        """Wait until the operator is ready and its newest set runs on the replica."""
+        """Wait until the operator is ready and a change is live at once again, as its gauge tells of the newest one."""
         eventually("a ready operator", lambda: self.operator.is_ready and self.operator.leads, 60)
         eventually("the replica's stream", lambda: self.operator.metric("xds_clients") == 1, 60)
         eventually("the end of every hold", lambda: not self.operator.metric("xds_held"), 60)
+        eventually("a change that is live at once", self._is_quick, 60)
+
+    def _is_quick(self) -> bool:
+        self._changes += 1
+        self.apply(policy("changing", [rule("per-user", "user", self._changes)]))
+        return (
+            "propagation_seconds " in self.operator.page("/metrics")[1]
+            and self.operator.metric("propagation_seconds") < QUICK_S
+        )
 
     def apply(self, manifest: Manifest) -> None:
         self.kube.apply(manifest).good()
