@@ -57,6 +57,24 @@ def test_replicas_serve_through_the_loss_of_every_operator(
         )
 
 
+def test_the_loss_of_a_follower_is_not_felt(kube: Kube, namespace: str, plane: Plane) -> None:
+    """Kill -9 of the operator that does not hold the Lease: the holder stays it, and the next change is live."""
+    manifest, domain = policy(namespace), f"{namespace}.checkout"
+    kube.apply(manifest).good()
+    programmed(kube, manifest)
+    holder = plane.holder
+    follower = next(each for each in plane.operators if each is not holder)
+
+    follower.process.send(signal.SIGKILL)
+    follower.process.wait()
+    limit(manifest, 3)
+    kube.apply(manifest).good()
+    programmed(kube, manifest)
+
+    assert plane.holder is holder
+    assert [each.admits(domain, user="ann") for each in plane.replicas] == [3, 3, 3]
+
+
 def test_a_cold_replica_starts_from_the_bootstrap_set(kube: Kube, namespace: str, plane: Plane, tmp_path: Path) -> None:
     """No operator anywhere: what the ConfigMaps hold is mounted, and the replica is ready and limits."""
     manifest, domain = policy(namespace), f"{namespace}.checkout"

@@ -15,14 +15,16 @@ The rules of the protocol (xds_protocol.rst, state of the world):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from ratelimit_operator.plan.distribution import Distribution, ResourceId, ResourceKind
 from ratelimit_operator.xds.channel import Channel
 from ratelimit_operator.xds.forms import Form, form_of
+from ratelimit_operator.xds.view import View
 from ratelimit_service.errors import TidegateError
-from ratelimit_service.wire.xds.discovery import DiscoveryRequest, encode_response
+from ratelimit_service.wire.xds.discovery import DiscoveryRequest
 from ratelimit_service.wire.xds.rate_limit_config import RATE_LIMIT_CONFIG_TYPE
 from ratelimit_service.wire.xds.resources import RESOURCE_TYPE
 
@@ -35,6 +37,15 @@ _GUARDED_FROM = 4
 
 class ProtocolError(TidegateError):
     """A client breaks the protocol; its stream is to be ended with this message."""
+
+
+class Response(NamedTuple):
+    """A message that may go to many streams."""
+
+    type_url: str
+    view: View
+    nonce: str
+    encoded: bytes
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -88,6 +99,8 @@ class Distributor:
         self._closing: dict[int, str] = {}
         self._ended: set[int] = set()
         self._forms: dict[ResourceId, tuple[str, Form]] = {}
+        self._nonces = 0
+        self._newest: Response | None = None
         self._published: Distribution | None = None
         self._published_at_s = 0.0
         self._propagated = ""
@@ -182,12 +195,26 @@ class Distributor:
         for type_url, channel in self._channels.items():
             view = channel.next_view(stream)
             if view is not None:
-                nonce = channel.subscriptions[stream].send(view, now_s)
-                encoded = encode_response(type_url, view.version, nonce, view.encoded)
+                nonce, encoded = self._response(type_url, view, channel.subscriptions[stream].nonce)
+                channel.subscriptions[stream].send(view, nonce, now_s)
                 self.stats.responses += 1
                 self.stats.response_bytes += len(encoded)
                 return encoded
         return None
+
+    def _response(self, type_url: str, view: View, before: str) -> tuple[str, bytes]:
+        """Nonce and bytes, the same ones for all streams that are sent a set one after the other.
+
+        A set of thousands of policies is megabytes, and thirty streams would each hold their own while it is under
+        way. `before`: the last nonce of the stream; a stream never sees one twice, so that an answer to an earlier
+        response is known.
+        """
+        newest = self._newest
+        if newest is None or newest.view is not view or newest.type_url != type_url or newest.nonce == before:
+            self._nonces += 1
+            nonce = str(self._nonces)
+            newest = self._newest = Response(type_url, view, nonce, view.response(type_url, nonce))
+        return newest.nonce, newest.encoded
 
     def take_woken(self) -> set[int]:
         """Streams that may have something to be sent, since the last call."""

@@ -43,7 +43,6 @@ class Subscription:
         self.held: tuple[str, ...] = ()
         self.nacks = 0
         self.error = ""
-        self._responses = 0
         self._own: tuple[View, frozenset[str], View, View] | None = None
 
     def desired(self, base: View, settled: Mapping[str, Form]) -> View:
@@ -80,12 +79,10 @@ class Subscription:
         ]
         return frozenset((*refused, *held))
 
-    def send(self, view: View, now_s: float) -> str:
-        """Note that `view` goes out; returns the nonce of the response."""
-        self._responses += 1
-        self.nonce = str(self._responses)
+    def send(self, view: View, nonce: str, now_s: float) -> None:
+        """Note that `view` goes out, as the response of that name."""
+        self.nonce = nonce
         self.sent, self.sent_at_s = view, now_s
-        return self.nonce
 
     def accept(self) -> None:
         """What was sent is in force there."""

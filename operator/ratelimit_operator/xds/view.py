@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ratelimit_operator.xds.forms import Form, version_of
-from ratelimit_service.wire.xds.discovery import encode_resources
+from ratelimit_service.wire.xds.discovery import encode_resources, encode_response
 
 
 class View:
-    """An immutable set of forms. Clients that are to run the same share one object, and its bytes.
+    """An immutable set of forms. Clients that are to run the same share one object.
 
     Attributes:
         forms: By name.
         version: Hash of the set (`version_info`).
     """
 
-    __slots__ = ("_encoded", "forms", "version")
+    __slots__ = ("forms", "version")
 
     def __init__(self, forms: Mapping[str, Form]) -> None:
         self.forms = forms
         self.version = version_of(forms)
-        self._encoded: bytes | None = None
 
-    @property
-    def encoded(self) -> bytes:
-        """The resources of a response, made at the first call."""
-        if self._encoded is None:
-            self._encoded = encode_resources(form.packed for form in self.forms.values())
-        return self._encoded
+    def response(self, type_url: str, nonce: str) -> bytes:
+        """The bytes of a response that holds this set."""
+        resources = encode_resources(form.packed for form in self.forms.values())
+        return encode_response(type_url, self.version, nonce, resources)
 
     def __repr__(self) -> str:
         return f"View({self.version}, {len(self.forms)} resources)"

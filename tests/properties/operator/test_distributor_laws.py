@@ -50,6 +50,7 @@ class Client:
         self.stream = 0
         self.pending: DiscoveryResponse | None = None
         self.last: tuple[tuple[str, str], ...] | None = None
+        self.nonces: set[str] = set()
         self.refused: set[tuple[str, str]] = set()
 
     def content(self, response: DiscoveryResponse) -> dict[str, str]:
@@ -104,6 +105,7 @@ class Play:
             return
         self.streams += 1
         client.stream, client.last = self.streams, None
+        client.nonces.clear()
         self.server.open(client.stream)
         self.server.receive(client.stream, DiscoveryRequest(RESOURCE_TYPE, client.version, client.node), 0.0)
 
@@ -120,6 +122,8 @@ class Play:
             return False
         assert client.pending is None, "two responses under way"
         response = client.pending = decode_response(encoded)
+        assert response.nonce not in client.nonces, "a nonce comes again on its stream"
+        client.nonces.add(response.nonce)
         content = client.content(response)
         shown = tuple(sorted(content.items()))
         assert shown != client.last, "the same content twice in a row"
@@ -227,6 +231,10 @@ def _ignore_refusals(self: Subscription, name: str, version: str, message: str) 
     """So the same is sent again and again."""
 
 
+def _name_all_alike(self: Distributor, type_url: str, view: View, _before: str) -> tuple[str, bytes]:
+    return "1", view.response(type_url, "1")
+
+
 _JUDGE, _RECEIVE, _UNSUBSCRIBE = Channel._judge, Distributor.receive, Channel.unsubscribe
 
 ALL_RUN = [(what, node) for node in NODES for what in ("connect", "receive", "answer")]
@@ -254,6 +262,7 @@ BUGS: list[Bug] = [
         REFUSES_A,
         frozenset({"n0"}),
     ),
+    (Distributor, "_response", _name_all_alike, [*ALL_RUN, *NEW_A], frozenset(), frozenset()),
     (Subscription, "refuse", _ignore_refusals, [*ALL_RUN, *NEW_A], REFUSES_A, frozenset()),
 ]
 

@@ -57,6 +57,21 @@ def requests_of(response: DiscoveryResponse, policy: str) -> int:
     return int(body.partition(b'"requests":')[2].partition(b",")[0].rstrip(b"}]"))
 
 
+def test_streams_that_are_sent_a_set_share_its_bytes() -> None:
+    """Thirty replicas and megabytes: one copy, whatever each stream was sent before; the next set has other bytes."""
+    server = Distributor()
+    server.publish(policies(2), 0.0)
+    early = Replica(server, "early", 1)
+    early.accept()
+    late = Replica(server, "late", 2)
+    server.publish(policies(2, p0=9), 0.0)
+
+    first, second = server.next_response(early.number, 0.0), server.next_response(late.number, 0.0)
+
+    assert first is not None
+    assert first is second
+
+
 def test_a_refusal_by_one_of_three_marks_that_replica_only() -> None:
     """It stays with what it had of that policy, and gets everything else; the policy is live on the rest."""
     server = Distributor()
