@@ -12,11 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Final
 
 import structlog
 
+from ratelimit_service import __version__
 from ratelimit_service.assembly.sources import make_source
 from ratelimit_service.assembly.store_watch import StoreWatch
 from ratelimit_service.assembly.stores import Stores
@@ -97,7 +97,7 @@ class Service:
         if worker is not None:
             structlog.contextvars.bind_contextvars(worker=worker)
         self._log = structlog.get_logger("tidegate")
-        version = program_version()
+        version = __version__
         metrics = Metrics(version, settings.metrics_max_series)
         try:
             self._tracing = make_tracing(settings, version)
@@ -264,14 +264,6 @@ async def _close_traces(tracing: Tracing) -> None:
         if not sending.is_alive():
             return
         await asyncio.sleep(_TRACE_LOOK_S)
-
-
-def program_version() -> str:
-    """Version of the program."""
-    try:
-        return metadata.version("tidegate")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "0.0.0+source"
 
 
 def _limiter_settings(settings: ServeSettings) -> LimiterSettings:

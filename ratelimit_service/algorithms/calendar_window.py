@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import importlib.resources
 import re
-import zoneinfo
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ratelimit_service.algorithms.fixed_window import Window
 from ratelimit_service.algorithms.limit import Calendar, CalendarUnit, InvalidLimit
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+_-]*(/[A-Za-z0-9+_-]+){0,2}").fullmatch
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -28,7 +29,7 @@ class UnknownTimeZone(InvalidLimit):
 
 
 @functools.lru_cache(maxsize=512)
-def zone(name: str) -> zoneinfo.ZoneInfo:
+def zone(name: str) -> ZoneInfo:
     """The time zone `name` of the pinned database.
 
     Raises:
@@ -36,6 +37,10 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
     """
     if not _NAME(name):
         raise UnknownTimeZone(f"{name!r} is no time zone name")
+    # A megabyte that a service without calendars does without.
+    import importlib.resources  # noqa: PLC0415
+    import zoneinfo  # noqa: PLC0415
+
     file = importlib.resources.files("tzdata").joinpath("zoneinfo", *name.split("/"))
     try:
         with file.open("rb") as data:

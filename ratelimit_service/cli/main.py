@@ -6,13 +6,15 @@ Each subcommand is imported when it is called: `serve` must not pay the memory o
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from ratelimit_service.cli import lean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 _COMMANDS: Final = {
     "serve": "ratelimit_service.cli.serve",
@@ -51,7 +53,9 @@ class _Commands(click.Group):
         return command
 
 
-def _brought() -> dict[str, importlib.metadata.EntryPoint]:
+def _brought() -> dict[str, EntryPoint]:
+    import importlib.metadata  # noqa: PLC0415 - two megabytes that `serve` does without
+
     return {each.name: each for each in importlib.metadata.entry_points(group=_MORE)}
 
 

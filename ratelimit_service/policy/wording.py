@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,6 +16,8 @@ def shown(text: str) -> str:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """`; did you mean `burst`?` where a known name is near, else empty."""
+    import difflib  # noqa: PLC0415 - only where something is wrong
+
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower()[:_LONGEST_SHOWN], by_lower, n=1, cutoff=0.6)
     return f"; did you mean `{by_lower[near[0]]}`?" if near else ""

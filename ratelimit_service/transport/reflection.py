@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -88,7 +88,7 @@ def answer_reflection(body: bytes) -> bytes:
 
 @functools.cache
 def _index() -> DescriptorIndex:
-    return index_descriptors(resources.files(__package__).joinpath(DESCRIPTORS_FILE).read_bytes())
+    return index_descriptors(Path(__file__).with_name(DESCRIPTORS_FILE).read_bytes())
 
 
 def _file(name: bytes) -> bytes:

@@ -17,7 +17,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from ratelimit_service.app import StartRefused, program_version
+from ratelimit_service import __version__
+from ratelimit_service.app import StartRefused
 from ratelimit_service.clock import Clock
 from ratelimit_service.policy.options import CompileOptions
 from ratelimit_service.policy.problems import Problem
@@ -73,7 +74,7 @@ class Parent:
         clock = Clock()
         logs.configure(settings.log_format, settings.log_level, sys.stderr, lambda: clock.read().boot_us)
         self._log = structlog.get_logger("tidegate")
-        self.version = program_version()
+        self.version = __version__
         self.snapshot: Snapshot | None = None
         self._policies = Policies()
         self._source = _policy_files(settings, self)
