@@ -111,7 +111,7 @@ def test_what_is_not_accepted_changes_nothing_and_what_is_edited_is_mended(
     owner = kube.read(config_map)["metadata"]["ownerReferences"]
 
     kube.merge(manifest, {"spec": {"default": True}}).good()
-    awaited(kube, manifest, "the refusal", lambda found: condition(found, "Accepted")["status"] == "False")
+    awaited(kube, manifest, "the refusal", lambda found: condition(found, "Accepted").get("status") == "False")
     kube.merge(config_map, {"data": {"profile.yaml": "edited"}}).good()
     eventually("the edit to be mended", lambda: _content(kube, BOUND, "kept") == before, 60)
     kube.delete(config_map).good()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,39 @@ def test_two_releases_share_a_cluster_by_namespaces(api: ApiServer, kube: Kube, 
             eventually("three to lead", lambda: three.leads, 60)
             modes = itertools.cycle(["Shadow", "Enforce"])
 
-            def overlap() -> bool:
-                # Who is faster writes the change; the other one sees that it was not alone.
-                kube.merge(left, {"spec": {"mode": next(modes)}}).good()
-                judged(kube, left)
+            def seen() -> bool:
                 return _overlaps(one.page("/readyz")) or _overlaps(three.page("/readyz"))
 
+            def overlap() -> bool:
+                # Who is faster writes the change, and the other one sees that it was not alone; where both were as
+                # fast, both of them see it and neither writes any more.
+                generation = kube.merge(left, {"spec": {"mode": next(modes)}}).good()["metadata"]["generation"]
+                eventually(
+                    "one of them",
+                    lambda: seen() or kube.read(left)["status"].get("observedGeneration") == generation,
+                    30,
+                )
+                return seen()
+
             eventually("the overlap", overlap, 60)
+
+
+def test_a_release_that_is_gone_stands_in_nobodys_way(api: ApiServer, kube: Kube, tmp_path: Path) -> None:
+    """Its name stays on what it wrote; the next release takes that over and is ready."""
+    kube.namespace("handed")
+    kube.namespace("tidegate-two")
+    _grant(kube, "tidegate-two")
+    manifest = policy("handed")
+    kube.apply(manifest).good()
+    second = ("--controller-name", "two", "--release-namespace", "tidegate-two")
+    with operator(api, tmp_path, *second, "--namespaces", "handed", name="two"):
+        judged(kube, manifest)
+    # Times of writing are whole seconds.
+    time.sleep(1.1)
+    kube.merge(manifest, {"spec": {"mode": "Shadow"}}).good()
+    with operator(api, tmp_path, "--namespaces", "handed", name="one") as one:
+        judged(kube, manifest)
+        assert one.is_ready
 
 
 def _overlaps(page: tuple[int, str]) -> bool:

@@ -100,12 +100,16 @@ def test_a_good_manifest_is_accepted(kube: Kube, running_operator: Operator, pat
     kube.namespace(f"good-{path.stem}", platform="true")
     kube.apply(manifest).good()
 
-    found = judged(kube, manifest)
-
     expected = {"targetRefs": "TargetNotFound", "workloadSelector": "NoIntegration"}
     attached = next((reason for field, reason in expected.items() if field in manifest["spec"]), None)
     accepted = "Accepted" if attached != "TargetNotFound" else attached
-    assert condition(found, "Accepted")["reason"] == accepted, f"{kind} {name}: {found['status']}"
+    # The label of a new namespace may be seen after the policy.
+    found = awaited(
+        kube,
+        manifest,
+        f"{kind} {name}: {accepted}",
+        lambda found: condition(found, "Accepted").get("reason") == accepted,
+    )
     assert condition(found, "Attached").get("reason") == attached
     if kind == "RateLimitPolicy" and condition(found, "ResolvedRefs")["status"] == "True":
         assert found["status"]["distribution"]["version"]

@@ -30,6 +30,7 @@ class StatusWriter:
         controller: Name of the release's controller; part of the field manager's name.
         wanted: Gives every status that differs from what it is, by key; called anew for each round.
         on_write: Called after a write with what was written and the object that came of it.
+        is_contested: Whether another release has written the object of that key since this one began.
 
     Attributes:
         writes: By result: `ok`, `conflict`, `gone`, `failed`.
@@ -41,11 +42,13 @@ class StatusWriter:
         controller: str,
         wanted: Callable[[], Mapping[str, Wanted]],
         on_write: Callable[[Wanted, bytes], None],
+        is_contested: Callable[[str], bool],
     ) -> None:
         self._api = api
         self._manager = f"{MANAGER}/{controller}"
         self._wanted = wanted
         self._on_write = on_write
+        self._is_contested = is_contested
         self._pacer = Pacer(time.monotonic())
         self._log = structlog.get_logger("tidegate.status")
         self._wake = asyncio.Event()
@@ -95,7 +98,9 @@ class StatusWriter:
         url = f"{collection.url(wanted.namespace, wanted.name)}/status"
         result = "ok"
         try:
-            body = await apply_unless_contested(self._api, url, self._body(wanted), self._manager)
+            body = await apply_unless_contested(
+                self._api, url, self._body(wanted), self._manager, is_contested=self._is_contested(wanted.key)
+            )
         except ApiFailure as failure:
             result = {404: "gone", 409: "conflict"}.get(failure.code, "failed")
             if result == "conflict":

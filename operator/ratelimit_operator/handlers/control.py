@@ -38,6 +38,7 @@ from ratelimit_operator.plan.live import Live
 from ratelimit_operator.plan.planning import Plan, plan
 from ratelimit_operator.plan.precedence import Contests
 from ratelimit_operator.plan.statuses import Replicas
+from ratelimit_operator.plan.world import ObservedPolicy, ObservedProfile
 from ratelimit_service.policy.model import RateLimitPolicy
 
 _RETRY_LIST_S: Final = 2.0
@@ -103,7 +104,7 @@ class Control:
         self.lease = LeaseKeeper(
             api, options.scope.release_namespace, election, self._lease_changed, retry_s=options.lease_retry_s
         )
-        self.statuses = StatusWriter(api, options.controller_name, self._wanted, self._wrote)
+        self.statuses = StatusWriter(api, options.controller_name, self._wanted, self._wrote, self._is_contested)
         self.events = EventPoster(api)
         self.history = History(
             api,
@@ -279,15 +280,24 @@ class Control:
 
     def overlap(self) -> str:
         """Why another release seems to write this one's objects, empty: none does (DECISIONS 51)."""
-        ours = f"{MANAGER}/{self._options.controller_name}"
         for policy in self.observation.policies.objects().values():
-            for manager, time_text in policy.writers:
-                if manager != ours and time_text > self._started:
-                    return (
-                        f"RateLimitPolicy {policy.key} is written by another release, too: "
-                        f"{manager.partition('/')[2]} at {time_text}; give each release --namespaces of its own"
-                    )
+            for manager, time_text in self._rivals(policy):
+                return (
+                    f"RateLimitPolicy {policy.key} is written by another release, too: "
+                    f"{manager.partition('/')[2]} at {time_text}; give each release --namespaces of its own"
+                )
         return self.statuses.overlap
+
+    def _rivals(self, observed: ObservedPolicy | ObservedProfile) -> list[tuple[str, str]]:
+        """Other releases that have written an object since this one began; what is older may be of one that is gone."""
+        ours = f"{MANAGER}/{self._options.controller_name}"
+        return [each for each in observed.writers if each[0] != ours and each[1] > self._started]
+
+    def _is_contested(self, key: str) -> bool:
+        kind, _, name = key.partition(" ")
+        kept = self.observation.policies if kind == "RateLimitPolicy" else self.observation.profiles
+        observed = kept.objects([name]).get(name)
+        return observed is not None and bool(self._rivals(observed))
 
     def replicas(self, only: Collection[str] | None = None) -> Replicas:
         """What the replicas say now; `only`: of these objects (`Wanted.key`), None: of all."""
