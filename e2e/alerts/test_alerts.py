@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 
@@ -11,9 +10,8 @@ import pytest
 from e2e.alerts.faults import FAULTS, Fault
 from e2e.alerts.quickened import names
 from e2e.alerts.world import World, world
-from e2e.cluster.build import MissingBinaries, find
 from e2e.support.processes import eventually
-from e2e.support.prometheus import RULES
+from e2e.support.prometheus import RULES, skip_without_parts
 
 ALERTS = names(RULES.read_text(encoding="utf-8"))
 QUIET_S = 3.0
@@ -23,12 +21,7 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if shutil.which("prometheus") is None:
-        pytest.skip("no prometheus: apt-get install prometheus")
-    try:
-        find()
-    except MissingBinaries as error:
-        pytest.skip(str(error))
+    skip_without_parts()
     with world(tmp_path_factory.mktemp("alerts")) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,10 +12,10 @@ from e2e.alerts.load import Load
 from e2e.alerts.quickened import quickened
 from e2e.api.conftest import install
 from e2e.cluster.build import find
-from e2e.support import envoy as proxies
 from e2e.support.api_proxy import Proxy, api_proxy
 from e2e.support.api_server import ApiServer, api_server
 from e2e.support.fault_link import fault_link
+from e2e.support.front import front
 from e2e.support.kube import Kube
 from e2e.support.operators import QUICK, Operator, operator
 from e2e.support.processes import eventually
@@ -22,7 +23,6 @@ from e2e.support.prometheus import RULES, Prometheus, prometheus
 from e2e.support.replicas import Replica, replica
 from e2e.support.service import Service
 from e2e.support.service import service as one_service
-from examples.demo.upstream import upstream
 from support.fault_proxy import FaultProxy
 from support.redis_servers import RedisServer, free_port, running_server
 
@@ -104,10 +104,10 @@ class ControlPlane:
     def _is_quick(self) -> bool:
         self._changes += 1
         self.apply(policy("changing", [rule("per-user", "user", self._changes)]))
-        return (
-            "propagation_seconds " in self.operator.page("/metrics")[1]
-            and self.operator.metric("propagation_seconds") < QUICK_S
+        told = re.search(
+            r"^tidegate_operator_propagation_seconds (\S+)$", self.operator.page("/metrics")[1], re.MULTILINE
         )
+        return told is not None and float(told[1]) < QUICK_S
 
     def apply(self, manifest: Manifest) -> None:
         self.kube.apply(manifest).good()
@@ -150,7 +150,7 @@ class World:
         for manifest in self.kept:
             self.plane.apply(manifest)
         self.plane.settle()
-        self.front = stack.enter_context(_front(_made(folder / "envoy"), self._edge_port))
+        self.front = stack.enter_context(front(folder / "envoy", self._edge_port))
         quick = folder / "rules.yaml"
         quick.write_text(quickened(RULES.read_text(encoding="utf-8")), encoding="utf-8")
         targets = {
@@ -200,17 +200,3 @@ def world(folder: Path) -> Iterator[World]:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextmanager
-def _front(folder: Path, service_port: int) -> Iterator[proxies.Envoy]:
-    with upstream() as upstream_port:
-        config = proxies.bootstrap(
-            service_port=service_port,
-            upstream_port=upstream_port,
-            filter_=proxies.Filter("shop.checkout"),
-            routes=[proxies.route("/")],
-            vhost_limits=[proxies.actions(proxies.header("x-user", "user"))],
-        )
-        with proxies.envoy(folder, config) as running:
-            yield running

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import grpc
 import pytest
 
 from e2e.api.test_replicas import programmed
 from e2e.api.test_status import policy
 from e2e.cluster.kubectl import PATH
 from e2e.support.api_server import NAMESPACE, ApiServer
+from e2e.support.grpc_load import GrpcLoad
 from e2e.support.kube import Kube
 from e2e.support.operators import operator
 from e2e.support.processes import eventually
 from e2e.support.replicas import Replica, replica
-from ratelimit_service.wire.rls.client import encode_request
-from ratelimit_service.wire.rls.messages import Descriptor, Request
 
 _ASK: Final = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 USERS: Final = [f"user-{number}" for number in range(120)]
@@ -36,35 +32,6 @@ def asked(api: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with operator(api, folder) as running, replica(folder, "replica", [running.xds]) as following:
         eventually("the operator to lead", lambda: running.is_ready and running.leads, 60)
         yield following
-
-
-class Load:
-    """Calls over gRPC in a closed loop on a thread, until stopped; counts what came of them."""
-
-    def __init__(self, asked: Replica, domain: str) -> None:
-        self.seen: Counter[str] = Counter()
-        self._address = f"127.0.0.1:{asked.grpc_port}"
-        self._body = encode_request(Request(domain.encode(), (Descriptor(((b"load", b"x"),)),), 1))
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with grpc.insecure_channel(self._address) as channel:
-            ask = channel.unary_unary(_ASK)
-            while not self._stopping.is_set():
-                try:
-                    ask(self._body, timeout=30)
-                    self.seen["answered"] += 1
-                except grpc.RpcError as error:
-                    self.seen[str(error.code())] += 1
 
 
 def kubectl(api: ApiServer, *arguments: str) -> str:
@@ -98,7 +65,7 @@ def test_a_rollout_is_raised_by_kubectl_under_load(api: ApiServer, kube: Kube, n
     assert raised(asked, domain) == set()
 
     shares = []
-    with Load(asked, domain) as load:
+    with GrpcLoad([asked.grpc], domain, load="x") as load:
         for percent in (20, 100):
             patch = [{"op": "replace", "path": "/spec/rules/0/rollout/percent", "value": percent}]
             kubectl(api, "patch", "-n", namespace, "tgrlp", "checkout", "--type=json", f"--patch={json.dumps(patch)}")
@@ -111,7 +78,7 @@ def test_a_rollout_is_raised_by_kubectl_under_load(api: ApiServer, kube: Kube, n
     assert all_of_them == set(USERS)
     # Those of the first step have spent the old limit and two more; the others one more.
     assert raised(asked, domain) == set(USERS) - some
-    assert set(load.seen) == {"answered"}
+    assert set(load.answers) == {"OK"}
 
 
 def test_the_kill_switch_turns_under_load(api: ApiServer, kube: Kube, namespace: str, asked: Replica) -> None:
@@ -123,7 +90,7 @@ def test_the_kill_switch_turns_under_load(api: ApiServer, kube: Kube, namespace:
 
     # An ended rollback leaves the ConfigMap behind, with nothing in it.
     kubectl(api, "delete", "configmap", "-n", NAMESPACE, "tidegate-settings", "--ignore-not-found")
-    with Load(asked, domain) as load:
+    with GrpcLoad([asked.grpc], domain, load="x") as load:
         kubectl(api, "create", "configmap", "-n", NAMESPACE, "tidegate-settings", "--from-literal=enforcement=Shadow")
         try:
             eventually("Shadow", lambda: asked.ask(domain, user="ann") == 200, 30)
@@ -132,4 +99,4 @@ def test_the_kill_switch_turns_under_load(api: ApiServer, kube: Kube, namespace:
             kubectl(api, "delete", "configmap", "-n", NAMESPACE, "tidegate-settings")
         eventually("Enforce", lambda: asked.ask(domain, user="ann") == 429, 30)
 
-    assert set(load.seen) == {"answered"}
+    assert set(load.answers) == {"OK"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import re
 import sys
@@ -18,9 +17,9 @@ import grpc
 
 from e2e.api.conftest import install
 from e2e.cluster.build import MissingBinaries, find
-from e2e.support import envoy as proxies
 from e2e.support.api_server import api_server
 from e2e.support.caller import get
+from e2e.support.front import front
 from e2e.support.operators import operator
 from e2e.support.processes import eventually, running
 from e2e.support.prometheus import Prometheus, prometheus
@@ -71,9 +70,9 @@ def stage(folder: Path) -> Iterator[Prometheus]:
         store = ["--store", f"redis://{redis.endpoint}", "--slots", "2"]
         first = stack.enter_context(one_service(_made(folder / "one"), POLICIES, "native", store))
         second = stack.enter_context(one_service(_made(folder / "two"), POLICIES, "native", store))
-        front = stack.enter_context(_envoy(folder, first.grpc_port))
+        asking = stack.enter_context(front(folder / "envoy", first.grpc_port))
         cached = stack.enter_context(_cache_program(folder, redis.endpoint))
-        targets = {"tidegate": [first.admin, second.admin], "program": [cached], "envoy": [front.admin]}
+        targets = {"tidegate": [first.admin, second.admin], "program": [cached], "envoy": [asking.admin]}
         controlled = stack.enter_context(_operator(folder))
         if controlled is not None:
             operating, follower = controlled
@@ -81,7 +80,7 @@ def stage(folder: Path) -> Iterator[Prometheus]:
             targets["tidegate"].append(follower)
         watching = stack.enter_context(prometheus(folder, targets))
         stop = threading.Event()
-        load = threading.Thread(target=_load, args=(front.address, [first.grpc, second.grpc], stop))
+        load = threading.Thread(target=_load, args=(asking.address, [first.grpc, second.grpc], stop))
         load.start()
         stack.callback(load.join)
         stack.callback(stop.set)
@@ -97,30 +96,6 @@ def stage(folder: Path) -> Iterator[Prometheus]:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-class _Front:
-    def __init__(self, address: tuple[str, int], admin: str) -> None:
-        self.address = address
-        self.admin = admin
-
-
-@contextmanager
-def _envoy(folder: Path, service_port: int) -> Iterator[_Front]:
-    from examples.demo.upstream import upstream
-
-    with upstream() as upstream_port:
-        config = proxies.bootstrap(
-            service_port=service_port,
-            upstream_port=upstream_port,
-            filter_=proxies.Filter("shop.checkout"),
-            routes=[proxies.route("/")],
-            vhost_limits=[proxies.actions(proxies.header("x-user", "user"))],
-        )
-        # The name that the board of Envoy's view looks for.
-        text = json.dumps(config).replace('"service"', '"tidegate"')
-        with proxies.envoy(_made(folder / "envoy"), json.loads(text)) as running_envoy:
-            yield _Front(running_envoy.address, running_envoy.admin)
 
 
 @contextmanager
@@ -155,14 +130,14 @@ def _operator(folder: Path) -> Iterator[tuple[str, str] | None]:
             yield control.admin, admin
 
 
-def _load(front: tuple[str, int], services: Sequence[str], stop: threading.Event) -> None:
+def _load(envoy: tuple[str, int], services: Sequence[str], stop: threading.Event) -> None:
     """Requests through Envoy and calls of every kind that a board tells apart, until told to stop."""
     chance = random.Random(7)
     with ExitStack() as stack:
         asks = [stack.enter_context(grpc.insecure_channel(each)).unary_unary(ASK) for each in services]
         while not stop.wait(0.01):
             with contextlib.suppress(OSError):
-                get(front, headers={"x-user": f"user-{int(chance.paretovariate(1)) % 50}"})
+                get(envoy, headers={"x-user": f"user-{int(chance.paretovariate(1)) % 50}"})
             for ask in asks:
                 for request in _some(chance):
                     with contextlib.suppress(grpc.RpcError):

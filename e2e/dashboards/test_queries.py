@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import yaml
 
-from e2e.cluster.build import MissingBinaries, find
 from e2e.dashboards.stage import filled_in, stage
-from e2e.support.prometheus import RULES, Prometheus
+from e2e.support.prometheus import RULES, Prometheus, skip_without_parts
 from tools.dashboards.boards import BOARDS
 
 _MAY_BE_EMPTY = {
@@ -21,12 +19,7 @@ _MAY_BE_EMPTY = {
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    if shutil.which("prometheus") is None:
-        pytest.skip("no prometheus: apt-get install prometheus")
-    try:
-        find()
-    except MissingBinaries as error:
-        pytest.skip(str(error))
+    skip_without_parts()
     with stage(tmp_path_factory.mktemp("stage")) as running:
         yield running
 

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
+from e2e.cluster.build import MissingBinaries, find
 from e2e.support.processes import running
 from support.redis_servers import free_port
 
@@ -49,6 +51,16 @@ class Prometheus:
         """Series over the last seconds."""
         now = time.time()
         return list(self._get("query_range", query=expr, start=now - seconds, end=now, step="1s")["result"])
+
+
+def skip_without_parts() -> None:
+    """Skip where there is no Prometheus or no API server for an installation in small."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus: apt-get install prometheus")
+    try:
+        find()
+    except MissingBinaries as error:
+        pytest.skip(str(error))
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from ratelimit_operator.cluster.access import Access, NoAccess
 from ratelimit_operator.cluster.api_server import CONFIG_MAPS, ApiFailure, ApiServer
 from ratelimit_operator.cluster.filter_keeper import SETTINGS_CONFIG_MAP
 from ratelimit_operator.cluster.history import History
-from ratelimit_operator.plan.distribution import Distribution, ResourceKind
 from ratelimit_operator.plan.history import KeptSet
 
 _MANAGER: Final = "tidegate-rollback"
@@ -57,7 +56,7 @@ async def _act(access: Access, namespace: str, controller: str, version: str, *,
             if kept is None:
                 _refuse(f"no set of version {version} is kept; `tidegate rollback` lists those that are")
             await _ask_for(api, namespace, version)
-            click.echo(f"rolled back to {version}: {_count(kept)} policies; `tidegate rollback --end` ends it")
+            click.echo(f"rolled back to {version}: {kept.policy_count} policies; `tidegate rollback --end` ends it")
         else:
             _show(await history.sets(), await _asked_for(api, namespace))
     finally:
@@ -83,10 +82,6 @@ async def _ask_for(api: ApiServer, namespace: str, version: str) -> None:
         "data": {"rollback": version},
     }
     await api.apply(CONFIG_MAPS.url(namespace, SETTINGS_CONFIG_MAP), body, _MANAGER)
-
-
-def _count(kept: Distribution) -> int:
-    return sum(each.kind == ResourceKind.POLICY.value for each in kept.resources)
 
 
 def _show(kept: list[KeptSet], asked: str) -> None:

@@ -80,6 +80,11 @@ class Distribution(msgspec.Struct, frozen=True):
     version: str
     resources: Mapping[ResourceId, Resource]
 
+    @property
+    def policy_count(self) -> int:
+        """How many of the resources are policies."""
+        return sum(identity.kind == ResourceKind.POLICY.value for identity in self.resources)
+
 
 def resource_of(manifest: RateLimitPolicy | CacheProfile) -> Resource:
     """The resource of an accepted manifest."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ratelimit_operator.plan.distribution import Distribution, ResourceId, ResourceKind
+from ratelimit_operator.plan.distribution import Distribution, ResourceId
 from ratelimit_operator.xds.channel import Channel
 from ratelimit_operator.xds.forms import Form, form_of
 from ratelimit_operator.xds.view import View
@@ -113,7 +113,8 @@ class Distributor:
         A set that would lose more than half of the policies is given out only when it is `confirmed` by a second
         complete LIST.
         """
-        before, after = _policies(self._published), _policies(distribution)
+        before = 0 if self._published is None else self._published.policy_count
+        after = distribution.policy_count
         if before >= _GUARDED_FROM and 2 * after < before and not confirmed:
             self.held = f"would lose {before - after} of {before} policies; waits for a second complete list"
             self.stats.shrinks_held += 1
@@ -322,9 +323,3 @@ class Distributor:
         if published.version != self._propagated:
             self.propagation_s = now_s - self._published_at_s
             self._propagated = published.version
-
-
-def _policies(distribution: Distribution | None) -> int:
-    if distribution is None:
-        return 0
-    return sum(identity.kind == ResourceKind.POLICY.value for identity in distribution.resources)
